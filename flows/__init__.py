@@ -1,0 +1,1 @@
+"""ORDER: what happens when, and the command line."""

@@ -1,0 +1,1 @@
+"""WISHES, OPTIONS, DECISIONS: pure functions from intents and facts to a plan."""

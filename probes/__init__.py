@@ -1,0 +1,1 @@
+"""MEASUREMENT: runners that time the operators of an engine step."""
