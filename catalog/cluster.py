@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -52,6 +53,16 @@ class NodePool(Fact):
     reserved_gpus: int = Field(default=0, ge=0)
     """GPUs of the pool that others hold."""
 
+    @model_validator(mode="after")
+    def _has_what_it_lost(self) -> Self:
+        if self.lost > self.nodes:
+            msg = f"pool {self.name!r} has lost {self.lost} of {self.nodes} nodes: lost cannot exceed nodes"
+            raise ValueError(msg)
+        if self.reserved_gpus > self.nodes * self.gpus_per_node:
+            msg = f"pool {self.name!r} reserves {self.reserved_gpus} GPUs and has {self.nodes * self.gpus_per_node}"
+            raise ValueError(msg)
+        return self
+
     @property
     def gpus(self) -> int:
         """GPUs that a plan may use."""
@@ -69,9 +80,8 @@ class Cluster(Fact):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
-        names = [pool.name for pool in self.pools]
-        for name in names:
-            if names.count(name) > 1:
+        for name, count in Counter(pool.name for pool in self.pools).items():
+            if count > 1:
                 msg = f"pool {name!r} is declared twice: give each pool a name of its own"
                 raise ValueError(msg)
         return self

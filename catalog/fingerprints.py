@@ -9,6 +9,11 @@ operator is up to two numbers, by its kind:
 | `lm_head`, `sampling` | sequences | 0 | once per step |
 | `attention_prefill`, `mla_prefill` | tokens of the chunk | tokens before it | one layer, one sequence |
 | `attention_decode`, `mla_decode` | sequences | context of each | one layer, all sequences |
+| `block_prefill`, `block_decode` | as the attentions | as the attentions | one whole block of an engine's step |
+
+A fingerprint of a running engine holds blocks instead of operators: `count` times a block of each kind, and once the
+`base` that every step pays (embedding, head, scheduler, sampling). `overhead` is what a served run adds: per `step`,
+per `sequence` of a step, per `request`, per `output_token` of a request.
 
 Collectives are `all_reduce`, `all_to_all`, `all_gather`, `reduce_scatter`.
 """
@@ -23,6 +28,7 @@ import polars as pl
 OpKind = Literal[
     "gemm", "moe", "elementwise", "all_reduce", "all_to_all", "all_gather", "reduce_scatter", "p2p",
     "lm_head", "sampling", "attention_prefill", "attention_decode", "mla_prefill", "mla_decode",
+    "block_prefill", "block_decode", "overhead",
 ]  # fmt: skip
 
 #: Where a number comes from, strongest first; when numbers are combined the weakest source wins.

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import functools
+import json
+from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, model_validator
 
 from catalog.cluster import Fact, Name
+from catalog.documents import read_yaml
+from catalog.errors import BadInput, near_names
+from catalog.quantizations import QUANTIZATIONS, QuantizationName
 from catalog.units import Bytes, BytesPerSecond, FlopPerSecond, SecondsOrZero, Watts
 
 PeakFormat = Literal["bf16", "fp8", "int8", "fp4"]
+
+#: Fields that need an entry in `sources`.
+NUMERIC = (
+    "compute_capability", "peak", "memory", "bandwidth", "link_bandwidth", "link_latency", "link_domain", "power",
+    "idle_power",
+)  # fmt: skip
 
 
 class GPU(Fact):
@@ -39,3 +51,66 @@ class GPU(Fact):
     """Name of the system in the measured kernel tables; None = not measured there."""
     sources: dict[str, str]
     """Field -> where the number was read (each numeric field has one)."""
+
+    @model_validator(mode="after")
+    def _every_number_has_a_source(self) -> Self:
+        missing = [name for name in NUMERIC if getattr(self, name) is not None and name not in self.sources]
+        if missing:
+            msg = f"GPU {self.name!r} has no source for {', '.join(missing)}"
+            raise ValueError(msg)
+        return self
+
+
+@functools.cache
+def _rows() -> tuple[GPU, ...]:
+    rows = read_yaml(Path(__file__).with_name("gpus.yaml")).value
+    text = json.dumps([{"name": name} | row for name, row in rows.items()])
+    return TypeAdapter(tuple[GPU, ...]).validate_json(text)
+
+
+def load_gpus() -> dict[str, GPU]:
+    """Every known GPU type by name."""
+    return {gpu.name: gpu for gpu in _rows()}
+
+
+def _squashed(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
+
+
+@functools.cache
+def _by_spelling() -> dict[str, GPU]:
+    return {_squashed(spelling): gpu for gpu in _rows() for spelling in (gpu.name, *gpu.aliases)}
+
+
+def find_gpu(name: str) -> GPU:
+    """The GPU of that name or alias, whatever its case and punctuation (`H100 SXM` = `h100_sxm`).
+
+    Raises:
+        BadInput: no GPU type is called so; the text suggests near names.
+    """
+    found = _by_spelling().get(_squashed(name)) or _by_spelling().get(_squashed(name).removeprefix("nvidia"))
+    if found is None:
+        raise BadInput(f"unknown GPU {name[:80]!r}", mend=near_names(name[:80], load_gpus()))
+    return found
+
+
+# vLLM docs, "Supported Hardware" of quantization: what is served off NVIDIA. INT4 is AWQ and GPTQ.
+_ELSEWHERE: dict[str, tuple[QuantizationName, ...]] = {
+    "amd": ("bf16", "fp8", "fp8_block", "mxfp4"),
+    "intel": ("bf16", "int4"),
+    "cpu": ("bf16", "int8", "int4"),
+}
+
+
+def why_unserved(gpu: GPU, quantization: QuantizationName) -> str | None:
+    """Why vLLM does not serve the format on the GPU, in one sentence; None if it does."""
+    needs = QUANTIZATIONS[quantization]
+    if gpu.vendor != "nvidia":
+        served = _ELSEWHERE[gpu.vendor]
+        return None if quantization in served else f"vLLM does not serve {quantization} on {gpu.vendor} hardware"
+    if gpu.compute_capability < needs.min_capability:
+        wanted = needs.min_capability / 10
+        return f"{quantization} needs compute capability {wanted}, {gpu.name} has {gpu.compute_capability / 10}"
+    if needs.max_capability is not None and gpu.compute_capability > needs.max_capability:
+        return f"vLLM has no {quantization} kernels for compute capability {gpu.compute_capability / 10}"
+    return None

@@ -49,7 +49,9 @@ class Predictor:
     decode_interval: tuple[float, float]
     """(low, high) multipliers of the time of a decode step: its 90 % interval."""
     prefill_interval: tuple[float, float]
-    """The same for a step that carries prefill, and for TTFT."""
+    """The same for a step that carries prefill."""
+    ttft_interval: tuple[float, float] | None = None
+    """The same for a measured TTFT as a whole, waits and front end included; None = `prefill_interval`."""
     source: Source
     """Weakest source among the tables' dominant parts."""
     notes: tuple[str, ...] = ()
@@ -71,7 +73,13 @@ class Predictor:
             request_s=self.request_s * prefill,
             decode_interval=(self.decode_interval[0] / decode, self.decode_interval[1] / decode),
             prefill_interval=(self.prefill_interval[0] / prefill, self.prefill_interval[1] / prefill),
+            ttft_interval=(self.ttft_ends[0] / prefill, self.ttft_ends[1] / prefill),
         )
+
+    @property
+    def ttft_ends(self) -> tuple[float, float]:
+        """(low, high) multipliers of TTFT."""
+        return self.prefill_interval if self.ttft_interval is None else self.ttft_interval
 
     @property
     def pessimistic(self) -> Predictor:

@@ -24,6 +24,8 @@ class Quantization:
     """Format of the matrix multiplication, which decides the peak FLOP rate."""
     min_capability: int
     """Least CUDA compute capability x 10 on which vLLM serves it (vLLM docs, quantization hardware table)."""
+    max_capability: int | None = None
+    """Greatest compute capability x 10 that has kernels for it, None = no end."""
     vllm: str | None
     """What `--quantization` must say when the checkpoint does not (online quantization), else None."""
 
@@ -36,7 +38,8 @@ QUANTIZATIONS: dict[QuantizationName, Quantization] = {
         Quantization(name="bf16", weight_bytes=2.0, compute="bf16", min_capability=70, vllm=None),
         Quantization(name="fp8", weight_bytes=1.0, compute="fp8", min_capability=89, vllm="fp8"),
         Quantization(name="fp8_block", weight_bytes=1.0 + 4 / 128**2, compute="fp8", min_capability=89, vllm=None),
-        Quantization(name="int8", weight_bytes=1.0, compute="int8", min_capability=75, vllm=None),
+        # vLLM docs, INT8 W8A8: not supported from compute capability 10.0 (Blackwell) on.
+        Quantization(name="int8", weight_bytes=1.0, compute="int8", min_capability=75, max_capability=99, vllm=None),
         Quantization(name="int4", weight_bytes=0.5 + 2.5 / 128, compute="bf16", min_capability=75, vllm=None),
         Quantization(name="mxfp4", weight_bytes=0.5 + 1 / 32, compute="bf16", min_capability=80, vllm=None),
         Quantization(name="nvfp4", weight_bytes=0.5 + 1 / 16, compute="fp4", min_capability=100, vllm=None),

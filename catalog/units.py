@@ -23,22 +23,24 @@ HOURS_PER_MONTH = 730.0  # 8760 / 12
 MS = 1e-3
 US = 1e-6
 
-TIME = {"us": US, "µs": US, "ms": MS, "s": 1.0, "min": 60.0, "h": SECONDS_PER_HOUR, "d": 24 * SECONDS_PER_HOUR}
+# The first unit of each table is the one that messages show.
+TIME = {"ms": MS, "s": 1.0, "us": US, "µs": US, "min": 60.0, "h": SECONDS_PER_HOUR, "d": 24 * SECONDS_PER_HOUR}
 RATE = {"/s": 1.0, "/min": 1 / 60, "/h": 1 / SECONDS_PER_HOUR, "/d": 1 / (24 * SECONDS_PER_HOUR)}
-MEMORY = {"B": 1.0, "kB": KILO, "MB": MEGA, "GB": GIGA, "TB": TERA, "KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": TIB}
+MEMORY = {"GB": GIGA, "TB": TERA, "MB": MEGA, "kB": KILO, "B": 1.0, "GiB": GIB, "TiB": TIB, "MiB": MIB, "KiB": KIB}
 BANDWIDTH = {f"{unit}/s": factor for unit, factor in MEMORY.items()} | {
     "Mbit/s": MEGA / BITS_PER_BYTE,
     "Gbit/s": GIGA / BITS_PER_BYTE,
     "Tbit/s": TERA / BITS_PER_BYTE,
 }
-FLOP_RATE = {"GFLOP/s": GIGA, "TFLOP/s": TERA, "PFLOP/s": PETA}
+FLOP_RATE = {"TFLOP/s": TERA, "GFLOP/s": GIGA, "PFLOP/s": PETA, "FLOP/s": 1.0}
 POWER = {"W": 1.0, "kW": KILO}
 GPU_PRICE = {"USD/GPU/h": 1.0, "USD/GPU/month": 1 / HOURS_PER_MONTH, "USD/GPU/year": 1 / (12 * HOURS_PER_MONTH)}
 MONEY_RATE = {"USD/h": 1.0, "USD/d": 1 / 24, "USD/month": 1 / HOURS_PER_MONTH, "USD/year": 1 / (12 * HOURS_PER_MONTH)}
 MONEY = {"USD": 1.0}
 ENERGY_PRICE = {"USD/kWh": 1.0, "USD/MWh": 1 / KILO}
 
-_QUANTITY = re.compile(r"\s*([+-]?(?:\d+(?:[._]?\d+)*|\.\d+)(?:[eE][+-]?\d+)?)\s*(\S.*?)?\s*")
+# Unambiguous on purpose: no text makes it backtrack.
+_QUANTITY = re.compile(r"\s*([+-]?(?:[0-9]+(?:_[0-9]+)*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*(\S{0,40})\s*")
 
 
 def parse_quantity(value: object, units: dict[str, float]) -> float:
@@ -55,15 +57,16 @@ def parse_quantity(value: object, units: dict[str, float]) -> float:
         raise ValueError(msg)
     match = _QUANTITY.fullmatch(value)
     if match is None:
-        msg = f"{value!r} is not a quantity: write a number and a unit such as {example}"
+        msg = f"{value[:60]!r} is not a quantity: write a number and a unit such as {example}"
         raise ValueError(msg)
-    number, unit = float(match[1].replace("_", "")), match[2] or ""
+    number, unit = float(match[1].replace("_", "")), match[2]
     if number == 0 and not unit:
         return 0.0
     if unit not in units:
-        msg = f"{value!r} has the unit {unit!r}: write one of {accepted}"
+        has = f"has the unit {unit!r}" if unit else "has no unit"
+        msg = f"{value[:60]!r} {has}: write one of {accepted}"
         raise ValueError(msg)
-    return number * units[unit]
+    return number * units[unit] + 0.0  # + 0.0 makes of -0 a plain 0
 
 
 def _quantity_type(units: dict[str, float], low: float, high: float, shown: str, *, allow_zero: bool = False) -> Any:  # noqa: ANN401 - an annotated type
@@ -89,7 +92,7 @@ SecondsOrZero = Annotated[float, *_quantity_type(TIME, 0.0, 7 * 24 * SECONDS_PER
 PerSecond = Annotated[float, *_quantity_type(RATE, 0.0, 1e6, "/s")]
 Bytes = Annotated[float, *_quantity_type(MEMORY, 0.0, 1e15, "B")]
 BytesPerSecond = Annotated[float, *_quantity_type(BANDWIDTH, 0.0, 1e15, "B/s")]
-FlopPerSecond = Annotated[float, *_quantity_type(FLOP_RATE, 0.0, 1e18, "GFLOP/s")]
+FlopPerSecond = Annotated[float, *_quantity_type(FLOP_RATE, 0.0, 1e18, "FLOP/s")]
 Watts = Annotated[float, *_quantity_type(POWER, 0.0, 1e5, "W")]
 DollarsPerGPUHour = Annotated[float, *_quantity_type(GPU_PRICE, 0.0, 1000.0, "USD/GPU/h")]
 DollarsPerHour = Annotated[float, *_quantity_type(MONEY_RATE, 0.0, 1e7, "USD/h")]
