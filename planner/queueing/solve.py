@@ -1,0 +1,252 @@
+"""From one rate to attainment, and from an SLO to the highest rate that meets it: the entries into the closed form.
+
+A strategy is two `Side`s: where prompts are computed, and where tokens are generated. For a collocated strategy they
+are the same. For a disaggregated one a request's first token comes from the decode side, as with vLLM's connectors:
+the prefill side's own token is dropped, so TTFT = prefill + wait for the link + transfer + the decode side's first
+step.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.predict import Tables, entry, kernel, stamp
+from planner.queueing.bounds import limit
+from planner.queueing.chain import settle
+from planner.queueing.laws import e2e_cdf, tpot_cdf, tpot_moments, ttft_cdf, ttft_moments
+from planner.queueing.pace import measure
+from planner.queueing.side import CAPACITY, FIXED_S, LATER_S, LATER_VAR, PER_TOKEN_S, TPOT1, Side
+
+Floats = NDArray[np.float64]
+
+#: Rows of `shares`.
+TTFT, TPOT, E2E, JOINT = 0, 1, 2, 3
+#: Halvings of a bracket of the capacity, and then chords.
+HALVINGS, CHORDS = 4, 6
+#: Weight of comonotone against independent misses of several limits: calibrated on the simulator.
+TOGETHER = 0.1
+
+
+class Link(NamedTuple):
+    """From prefill to decode replicas; each prefill replica's link moves one prompt at a time."""
+
+    links: int
+    latency_s: float
+    per_token_s: float
+
+
+class Ask(NamedTuple):
+    """What latencies are compared with, seconds; infinite where there is no limit."""
+
+    ttft_s: float
+    tpot_s: float
+    e2e_s: float
+    attainment: float
+    joint: bool
+    door_s: float  # per request before the engine
+    token_s: float  # per further token after it
+
+
+class Pair(NamedTuple):
+    """Both sides of a strategy, and room for what is between them."""
+
+    prompts: Side
+    tokens: Side  # the same for a collocated strategy
+    link: Link
+    after: Floats  # (AFTER,)
+    shares: Floats  # (4,)
+
+
+@kernel
+def solve_link(pair: Pair, rate: float) -> bool:
+    """What follows a prompt on its way to the decode side; False where the link cannot keep up."""
+    first, second = 0.0, 0.0
+    summary, link, after = pair.prompts.summary, pair.link, pair.after
+    for i in range(len(summary.share)):
+        seconds = link.latency_s + link.per_token_s * summary.prompt[i]
+        first += summary.share[i] * seconds
+        second += summary.share[i] * seconds * seconds
+    each = rate / link.links
+    used = each * first
+    if used >= 1.0:
+        return False
+    queue = each * second / (2.0 * (1.0 - used))  # Pollaczek and Khinchine
+    mean, variance = ttft_moments(pair.tokens)
+    after[FIXED_S], after[PER_TOKEN_S] = link.latency_s, link.per_token_s
+    after[LATER_S], after[LATER_VAR] = mean + queue, variance + queue * queue
+    return True
+
+
+@kernel
+def solve(pair: Pair, rate: float) -> bool:
+    """Settle a strategy at `rate` requests per second to all its servers; False where it is not stable."""
+    pair.after[:] = 0.0
+    if not settle(pair.tokens, rate / pair.tokens.servers):
+        return False
+    if pair.link.links == 0:
+        return True
+    return settle(pair.prompts, rate / pair.prompts.servers) and solve_link(pair, rate)
+
+
+@kernel
+def share_within(pair: Pair, ask: Ask) -> float:
+    """Attainment of a settled strategy; fills `shares` with that of each limit and of all together."""
+    shares, tokens = pair.shares, pair.tokens
+    shares[:] = 1.0
+    if ask.ttft_s < math.inf:
+        shares[TTFT] = ttft_cdf(ask.ttft_s - ask.door_s, pair.prompts, pair.after)
+    if ask.tpot_s < math.inf:
+        one = tokens.summary.single
+        shares[TPOT] = one + (1.0 - one) * tpot_cdf(ask.tpot_s - ask.token_s, tokens)
+    if ask.e2e_s < math.inf:
+        first, spread = first_token(pair)
+        d1 = tokens.summary.d1
+        shares[E2E] = e2e_cdf(ask.e2e_s - ask.door_s - d1 * ask.token_s, tokens, first, spread)
+    least = min(shares[TTFT], shares[TPOT], shares[E2E])
+    product = shares[TTFT] * shares[TPOT] * shares[E2E]
+    # one crowded moment breaks several limits: between independent and comonotone
+    shares[JOINT] = product + TOGETHER * (least - product)
+    return float(shares[JOINT] if ask.joint else least)
+
+
+@kernel
+def first_token(pair: Pair) -> tuple[float, float]:
+    """Mean and variance of the TTFT, transfer and first decode step included."""
+    first, spread = ttft_moments(pair.prompts)
+    summary, after = pair.prompts.summary, pair.after
+    moved, moved2 = 0.0, 0.0
+    for i in range(len(summary.share)):
+        seconds = after[PER_TOKEN_S] * summary.prompt[i]
+        moved += summary.share[i] * seconds
+        moved2 += summary.share[i] * seconds * seconds
+    spread += moved2 - moved * moved + after[LATER_VAR]
+    return first + after[FIXED_S] + moved + after[LATER_S], spread
+
+
+@entry
+def measure_side(_stamp: NDArray[np.void], tables: Tables, side: Side) -> float:
+    """Fill a side's pace and bounds; returns the highest stable rate of all its servers."""
+    measure(tables, side.summary, len(side.pace.decode) - 1, side.budget, side.pace)
+    limit(side)
+    return float(side.bound[CAPACITY] * side.servers)
+
+
+@kernel
+def highest(pair: Pair) -> float:
+    """Highest stable rate of a strategy."""
+    prompts, tokens, link = pair.prompts, pair.tokens, pair.link
+    rate = tokens.bound[CAPACITY] * tokens.servers
+    if link.links > 0:
+        moved = 0.0
+        for i in range(len(prompts.summary.share)):
+            moved += prompts.summary.share[i] * (link.latency_s + link.per_token_s * prompts.summary.prompt[i])
+        rate = min(rate, prompts.bound[CAPACITY] * prompts.servers)
+        rate = min(rate, link.links / moved)
+    return float(rate)
+
+
+@kernel
+def chord(low: float, high: float, at_low: float, at_high: float) -> float:
+    """Where the chord from `at_low` > 0 to `at_high` < 0 crosses zero, not too near to either end."""
+    share = at_low / (at_low - at_high)
+    return low + (high - low) * min(max(share, 0.03), 0.97)
+
+
+@entry
+def goodput_of(_stamp: NDArray[np.void], pair: Pair, ask: Ask) -> float:
+    """Highest rate whose attainment is what is asked for, requests per second; 0 where no rate has it.
+
+    Halvings until the bracket is a sixteenth of the capacity, then chords (Illinois: an end that stays is halved).
+    """
+    top = highest(pair)
+    low, high, at_low, at_high, stays = 0.0, 1.0, 1.0 - ask.attainment, -ask.attainment, 0
+    for i in range(HALVINGS + CHORDS):
+        middle = 0.5 * (low + high) if i < HALVINGS else chord(low, high, at_low, at_high)
+        margin = (share_within(pair, ask) if solve(pair, middle * top) else 0.0) - ask.attainment
+        if margin >= 0.0:
+            low, at_low = middle, margin
+            at_high *= 0.5 if stays == 1 else 1.0
+            stays = 1
+        else:
+            high, at_high = middle, margin
+            at_low *= 0.5 if stays == -1 else 1.0
+            stays = -1
+        if high < 1.5e-3 or high - low < 1e-3 * low or (i >= HALVINGS and abs(margin) < 2e-5):
+            break
+    if low == 0.0:
+        return 0.0
+    return chord(low, high, max(at_low, 1e-9), at_high) * top
+
+
+@entry
+def latencies_of(_stamp: NDArray[np.void], pair: Pair, ask: Ask, rate: float, levels: Floats, out: Floats) -> bool:
+    """Fill `out` (3, 1 + levels) with mean and quantiles of TTFT, TPOT and the whole request, `levels` ascending.
+
+    False where the rate is unstable.
+    """
+    if not solve(pair, rate):
+        return False
+    share_within(pair, ask)
+    first, _ = first_token(pair)
+    tokens = pair.tokens
+    d1 = tokens.summary.d1
+    tpot = 0.0
+    for i in range(len(tokens.summary.decodes)):
+        tpot += tokens.summary.decode_share[i] * tpot_moments(tokens.summary.decodes[i], tokens)[0]
+    out[TTFT, 0] = first + ask.door_s
+    out[TPOT, 0] = tpot + ask.token_s if d1 > 0 else math.nan
+    out[E2E, 0] = first + ask.door_s + d1 * (tokens.mean[TPOT1] + ask.token_s)
+    for which in range(3):
+        low = 0.0
+        for k in range(len(levels)):
+            low = invert(which, levels[k], pair, ask, low, out[which, 0])
+            out[which, 1 + k] = low
+    return True
+
+
+@kernel
+def invert(which: int, level: float, pair: Pair, ask: Ask, low: float, near: float) -> float:  # noqa: PLR0913, PLR0917 - a kernel
+    """Quantile of one latency, above `low` and somewhere near `near`, to a thousandth; NaN where nobody has it."""
+    if math.isnan(near):
+        return math.nan
+    first, spread = first_token(pair)
+    high, at_low = max(near, 1.5 * low), level
+    at_high = level - latency_cdf(which, high, pair, ask, first, spread)
+    while at_high > 0 and high < 1e7:
+        low, at_low, high = high, at_high, 2.0 * high
+        at_high = level - latency_cdf(which, high, pair, ask, first, spread)
+    stays = 0
+    for i in range(24):
+        middle = 0.5 * (low + high) if i % 3 == 0 else chord(low, high, at_low, min(at_high, -1e-12))
+        missing = level - latency_cdf(which, middle, pair, ask, first, spread)
+        if missing > 0:
+            low, at_low = middle, missing
+            at_high *= 0.5 if stays == 1 else 1.0
+            stays = 1
+        else:
+            high, at_high = middle, missing
+            at_low *= 0.5 if stays == -1 else 1.0
+            stays = -1
+        if high - low < 1e-3 * high or abs(missing) < 1e-5:
+            return middle
+    return 0.5 * (low + high)
+
+
+@kernel
+def latency_cdf(which: int, x: float, pair: Pair, ask: Ask, first: float, spread: float) -> float:  # noqa: PLR0913, PLR0917 - a kernel
+    """P(latency <= x), given mean and variance of the TTFT."""
+    if which == TTFT:
+        return ttft_cdf(x - ask.door_s, pair.prompts, pair.after)
+    if which == TPOT:
+        return tpot_cdf(x - ask.token_s, pair.tokens)
+    return e2e_cdf(x - ask.door_s - pair.tokens.summary.d1 * ask.token_s, pair.tokens, first, spread)
+
+
+STAMP = stamp(
+    "planner.predict",
+    *(f"planner.queueing.{name}" for name in ("clumps", "pace", "bounds", "prompts", "chain", "laws", "solve")),
+)

@@ -1,0 +1,219 @@
+"""Goodput and estimates: closed form, simulator, intervals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_engines import H100, chat, engine, lognormal, served
+
+from catalog.errors import BadInput
+from planner.goodput import END, estimate, goodput, highest_within, probability
+from planner.intents import SLO
+from planner.queueing import Engine, capacity
+from planner.simulate import Burst, simulate
+from planner.strategies import Collocated, Configuration, Disaggregated, Pool
+from planner.workload import Requests
+
+HERE = Configuration(model="m", gpu="h100")
+LIMITS = SLO(ttft="300 ms", tpot="20 ms")
+
+
+def pool(replicas: int) -> Pool:
+    """So many replicas."""
+    return Pool(configuration=HERE, replicas=replicas, node_pool="p")
+
+
+def together(replicas: int) -> Collocated:
+    """A collocated strategy."""
+    return Collocated(pool=pool(replicas))
+
+
+def apart(prefill: int, decode: int, bandwidth: float = 25e9) -> Disaggregated:
+    """A disaggregated strategy."""
+    return Disaggregated(
+        prefill=pool(prefill), decode=pool(decode), transfer_bandwidth=bandwidth, transfer_latency=1e-4
+    )
+
+
+def conversation(**more: float) -> Requests:
+    """Long prompts, middling answers."""
+    return served(prompt=lognormal(1155, 0.96, 4096), output=lognormal(211, 0.77, 4096, seed=1), **more)
+
+
+def one() -> Engine:
+    """An engine that knows its KV bytes."""
+    return engine(H100, kv_bytes_per_token=131_072.0)
+
+
+@pytest.mark.parametrize("replicas", [1, 4])
+@pytest.mark.parametrize("cv", [1.0, 1.5])
+def test_the_closed_form_is_near_the_simulator(replicas: int, cv: float) -> None:
+    """Both methods find about the same goodput, and the simulator confirms its own."""
+    requests = conversation(cv=cv)
+    fast = goodput(one(), requests, LIMITS, replicas=replicas, router="round_robin")
+    exact = goodput(one(), requests, LIMITS, replicas=replicas, router="round_robin", method="simulated", n=8000)
+    assert fast.rate == pytest.approx(exact.rate, rel=0.12)
+    assert fast.evaluations == 0 < exact.evaluations < 20
+    below, above = (
+        simulate(one(), requests, rate=exact.rate * x, replicas=replicas, router="round_robin", n=8000)
+        for x in (0.97, 1.05)
+    )
+    assert below.holds(LIMITS)
+    assert not above.holds(LIMITS)
+
+
+def test_replicas_behind_a_router_are_worth_more_than_apart() -> None:
+    """Bursty traffic: eight replicas behind least requests carry more than eight times one."""
+    requests = conversation(cv=2.0)
+    alone, eight = (goodput(one(), requests, LIMITS, replicas=r, method="simulated", n=8000).rate for r in (1, 8))
+    assert eight / 8 > 1.1 * alone
+
+
+def test_bursts_of_minutes_lower_goodput() -> None:
+    """An MMPP's goodput is below Poisson's; the closed form answers for its peak rate, on the safe side."""
+    burst = Burst(ratio=2.5, high_s=5.0, low_s=15.0)
+    calm = goodput(one(), chat(), LIMITS, method="simulated", n=4000)
+    stormy = goodput(one(), chat(), LIMITS, method="simulated", n=8000, burst=burst)
+    safe = goodput(one(), chat(), LIMITS, burst=burst)
+    assert stormy.rate < 0.9 * calm.rate
+    assert safe.rate < 1.05 * stormy.rate
+
+
+@given(st.floats(0.05, 0.95), st.floats(0.5, 2.0))
+def test_the_bracket_finds_a_root(root: float, off: float) -> None:
+    """From a guess off by up to two, the rate found is the highest with a margin, to half a per cent."""
+    rate, evaluations = highest_within(lambda x: root * 10.0 - x, min(root * 10.0 * off, 10.0), 10.0)
+    assert rate == pytest.approx(root * 10.0, rel=0.005)
+    assert evaluations <= 24
+
+
+def test_the_bracket_knows_when_there_is_none() -> None:
+    """Where nothing holds the goodput is 0; where everything holds it ends at one and a half bounds."""
+    assert highest_within(lambda _: -1.0, 5.0, 10.0)[0] == 0.0
+    assert highest_within(lambda _: 1.0, 5.0, 10.0)[0] == pytest.approx(15.0, rel=0.1)
+
+
+def test_an_estimate_holds_together() -> None:
+    """Quantiles ascend, the slow end is slower and carries less, and the SLO's probability follows the goodputs."""
+    found = estimate(together(2), (one(),), conversation(rate=24.0), LIMITS)
+    for latency in (found.ttft, found.tpot, found.e2e):
+        assert latency.p50 < latency.p90 < latency.p99
+    assert found.ttft_high > found.ttft.p90
+    assert found.tpot_high > found.tpot.p90
+    assert found.goodput_low < found.goodput < capacity(one(), conversation(), replicas=2).rate
+    assert 0 < found.utilisation < 1
+    assert 0 < found.kv_utilisation < 1
+    assert found.method == "closed_form"
+    assert found.source == "measured"
+    assert found.notes == ()
+
+
+def test_the_simulated_estimate_agrees() -> None:
+    """Latencies, goodput and probability of both methods are near each other."""
+    fast, exact = (
+        estimate(together(2), (one(),), conversation(rate=20.0), LIMITS, method=method)
+        for method in ("closed_form", "simulated")
+    )
+    assert exact.method == "simulated"
+    assert fast.tpot.p90 == pytest.approx(exact.tpot.p90, rel=0.1)
+    assert fast.ttft.mean == pytest.approx(exact.ttft.mean, rel=0.25)
+    assert fast.goodput == pytest.approx(exact.goodput, rel=0.1)
+    assert fast.slo_probability == pytest.approx(exact.slo_probability, abs=0.2)
+
+
+def test_measured_arrivals_are_replayed() -> None:
+    """Requests that carry their arrivals are replayed at the workload's rate, and the estimate says so."""
+    times = np.cumsum(np.random.default_rng(0).exponential(0.1, 3000))
+    requests = served(
+        prompt=lognormal(500, 1.0, 3000), output=lognormal(100, 1.0, 3000, seed=1), rate=10.0, arrival_s=times
+    )
+    found = estimate(together(1), (one(),), requests, LIMITS, method="simulated")
+    assert found.method == "replayed"
+    assert found.goodput > 10.0
+
+
+def test_a_disaggregated_estimate() -> None:
+    """A pair is estimated like a pool, by both methods; its TPOT is below the collocated one's."""
+    requests = conversation(rate=12.0)
+    fast, exact = (
+        estimate(apart(1, 1), (one(), one()), requests, LIMITS, method=method)
+        for method in ("closed_form", "simulated")
+    )
+    assert fast.goodput == pytest.approx(exact.goodput, rel=0.15)
+    assert fast.tpot.p90 == pytest.approx(exact.tpot.p90, rel=0.05)
+    assert fast.tpot.p90 < estimate(together(2), (one(),), requests, LIMITS).tpot.p90
+
+
+def test_beyond_capacity_there_is_no_latency() -> None:
+    """An unstable strategy has infinite latencies, attains nothing, and says that it is unstable."""
+    found = estimate(together(1), (one(),), conversation(rate=100.0), LIMITS)
+    assert found.ttft.p50 == math.inf
+    assert found.tpot_high == math.inf
+    assert found.attainment == 0.0
+    assert found.utilisation == 1.0
+    assert found.slo_probability <= 0.05 + 1e-9
+    assert "unstable at this load" in found.notes[0]
+
+
+def test_without_an_slo_goodput_is_the_capacity() -> None:
+    """What is merely stable counts where no limit is given."""
+    found = estimate(together(1), (one(),), conversation(rate=1.0), None)
+    assert found.goodput == pytest.approx(capacity(one(), conversation()).rate)
+    assert found.attainment == 1.0
+
+
+def test_a_peak_counts() -> None:
+    """A workload whose busiest window has twice the rate is judged there; its goodput is told as a mean."""
+    flat, peaked = conversation(rate=4.0), conversation(rate=4.0, peak_rate=8.0)
+    calm, busy = (estimate(together(1), (one(),), each, LIMITS) for each in (flat, peaked))
+    assert busy.goodput == pytest.approx(calm.goodput / 2, rel=1e-6)
+    assert busy.ttft.p90 > calm.ttft.p90
+
+
+@settings(max_examples=40)
+@given(st.floats(0.5, 30.0), st.floats(1.0, 1.5), st.booleans())
+def test_more_load_is_never_better(rate: float, more: float, joint: bool) -> None:  # noqa: FBT001 - hypothesis
+    """Attainment and probability never rise with the rate."""
+    slo = SLO(ttft="300 ms", tpot="20 ms", joint=joint)
+    light, heavy = (estimate(together(2), (one(),), conversation(rate=rate * x), slo) for x in (1.0, more))
+    assert heavy.attainment <= light.attainment + 5e-3  # the closed form bends where next to nothing is missed
+    assert heavy.slo_probability <= light.slo_probability + 1e-9
+
+
+def test_probability_reads_between_the_ends() -> None:
+    """Half at the middle's goodput, 95 % at the slow end's, 5 % at the fast end's; no number beyond them."""
+    found = {-END: 12.0, 0.0: 10.0, END: 8.0}
+    assert probability(found, 10.0) == pytest.approx(0.5)
+    assert probability(found, 8.0) == pytest.approx(0.95)
+    assert probability(found, 12.0) == pytest.approx(0.05)
+    assert probability(found, 1.0) == pytest.approx(0.95)
+    assert probability(found, 99.0) == pytest.approx(0.05)
+    assert 0.5 < probability({0.0: 10.0, END: 0.0}, 9.0) < 0.95
+
+
+def test_a_pessimistic_interval_widens_the_ends() -> None:
+    """A wider interval lowers the slow end and leaves the middle."""
+    wide = replace(one(), predictor=replace(H100, decode_interval=(0.7, 1.5), prefill_interval=(0.6, 1.7)))
+    narrow, wider = (estimate(together(1), (each,), conversation(rate=8.0), LIMITS) for each in (one(), wide))
+    assert wider.goodput == pytest.approx(narrow.goodput)
+    assert wider.goodput_low < narrow.goodput_low
+
+
+def test_engines_must_match_the_pools() -> None:
+    """Another number of engines, or a pair that does not know its KV bytes, is bad input."""
+    with pytest.raises(BadInput, match="pools"):
+        estimate(together(1), (one(), one()), conversation(), LIMITS)
+    with pytest.raises(BadInput, match="kv_bytes_per_token"):
+        estimate(apart(1, 1), (engine(H100), engine(H100)), conversation(), LIMITS)
+
+
+def test_estimates_are_deterministic() -> None:
+    """The same strategy, requests and seed give the same estimate, simulated or not."""
+    for method in ("closed_form", "simulated"):
+        first, second = (estimate(together(1), (one(),), chat(rate=10.0), LIMITS, method=method) for _ in range(2))
+        assert first == second
