@@ -1,12 +1,11 @@
-"""WISHES: `Workload`: how many requests come, how bursty, how long."""
+"""`Workload` and `Lengths`: the load of one intent as a user declares it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from itertools import pairwise
 from typing import Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from catalog.cluster import Fact
@@ -28,6 +27,26 @@ class Lengths(Fact):
     def _one_of_mean_and_quantiles(self) -> Self:
         if (self.mean is None) == (self.quantiles is None):
             msg = "give either mean (and cv) or quantiles"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _quantiles_rise(self) -> Self:
+        if self.quantiles is None:
+            return self
+        points = sorted(self.quantiles.items())
+        if not points or not all(0 < share < 1 and 1 <= tokens <= 10_000_000 for share, tokens in points):
+            msg = f"quantiles {self.quantiles!r} must map shares between 0 and 1 to lengths of at least 1 token"
+            raise ValueError(msg)
+        if any(longer < shorter for (_, shorter), (_, longer) in pairwise(points)):
+            msg = f"quantiles {self.quantiles!r} must not fall: a larger share needs a longer length"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _max_is_not_below_mean(self) -> Self:
+        if self.max is not None and self.mean is not None and self.max < self.mean:
+            msg = f"max {self.max} is below the mean {self.mean:g}: raise max or lower the mean"
             raise ValueError(msg)
         return self
 
@@ -56,22 +75,12 @@ class Workload(Fact):
             raise ValueError(msg)
         return self
 
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Requests:
-    """A workload in numbers, ready for queueing and simulation: what `realize` makes of a `Workload`.
-
-    `prompt` and `output` are a joint sample (same index = same request); quasi-random for declared moments (seeded),
-    the trace's own rows for a trace. `arrival_s` is None for a law (gamma gaps with `arrival_cv`), the measured
-    timestamps, ascending from 0, for a replay.
-    """
-
-    rate: float
-    """Requests per second, the mean that the plan must serve."""
-    prompt: NDArray[np.int64]  # (n,) tokens, >= 1
-    output: NDArray[np.int64]  # (n,) tokens, >= 1
-    cached: NDArray[np.int64]  # (n,) prompt tokens found in the prefix cache, < prompt
-    arrival_cv: float
-    arrival_s: NDArray[np.float64] | None = None
-    peak_rate: float | None = None
-    """Rate of the busiest window, where the workload is diurnal or bursty on scales of minutes."""
+    @model_validator(mode="after")
+    def _diurnal_is_a_day(self) -> Self:
+        if self.diurnal is None:
+            return self
+        sound = all(math.isfinite(window) and 0 <= window <= 100 for window in self.diurnal)
+        if not sound or not 1 <= len(self.diurnal) <= 1440 or max(self.diurnal) <= 0:
+            msg = f"diurnal {self.diurnal!r} must hold 1 to 1440 factors between 0 and 100, at least one above 0"
+            raise ValueError(msg)
+        return self

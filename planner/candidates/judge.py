@@ -1,0 +1,160 @@
+"""`Judge`: what the search asks of queueing; the one place where it meets `planner.queueing` and `planner.goodput`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+from catalog.predictors import Predictor
+from planner.goodput import enough, estimate
+from planner.intents import SLO
+from planner.predict import Tables, pack
+from planner.queueing import Engine, Transfer
+from planner.queueing.clumps import clumps
+from planner.queueing.pace import HELD1, ITERATIONS
+from planner.queueing.queue import Queue, capacity_of, goodput_in, latencies_in, ready
+from planner.queueing.side import CAPACITY, LEAST_REQUESTS, Side, seen_ca2
+from planner.simulate import simulate
+from planner.strategies import Estimate, Strategy
+from planner.workload import Requests
+
+Method = Literal["closed_form", "simulated", "replayed"]
+Engines = tuple[Engine, ...]
+"""One engine, or a prefill and a decode engine."""
+
+
+class Judge(Protocol):
+    """What engines do under load; rates are requests per second."""
+
+    def seqs(self, engine: Engine, requests: Requests) -> float:
+        """Sequences that the KV space holds on average."""
+        ...
+
+    def capacity(self, engines: Engines, requests: Requests, *, transfer: Transfer | None = None) -> float:
+        """Highest rate at which one replica (one of each side) is stable."""
+        ...
+
+    def sides(self, engines: Engines, requests: Requests, transfer: Transfer) -> tuple[float, float]:
+        """Highest rates at which one prefill replica with its link, and one decode replica, are stable."""
+        ...
+
+    def latency(
+        self, engine: Engine, requests: Requests, slo: SLO | None, *, rate: float, replicas: int
+    ) -> dict[str, float]:
+        """`ttft` and `tpot` at the SLO's quantile and `e2e` (P90) at a rate over all replicas, seconds."""
+        ...
+
+    def goodput(
+        self,
+        engines: Engines,
+        requests: Requests,
+        slo: SLO,
+        *,
+        replicas: tuple[int, ...],
+        transfer: Transfer | None = None,
+    ) -> float:
+        """Highest rate of all replicas together that keeps the SLO, in closed form."""
+        ...
+
+    def holds(self, engine: Engine, requests: Requests, slo: SLO, *, replicas: int) -> bool:
+        """Whether the SLO holds at the requests' rate, by one simulation of this very engine (or replay)."""
+        ...
+
+    def estimate(
+        self, strategy: Strategy, engines: Engines, requests: Requests, slo: SLO | None, *, method: Method
+    ) -> Estimate:
+        """Latencies at the requests' rate, goodput with its slow end, probability that the SLO holds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queueing:
+    """The judge of real searches. Keeps what it has measured, so one serves one search (or several on one load)."""
+
+    seed: int = 0
+    queues: dict[tuple[Engines, Requests, Transfer | None], Queue] = field(default_factory=dict)
+    tables: dict[Predictor, Tables] = field(default_factory=dict)
+
+    def seqs(self, engine: Engine, requests: Requests) -> float:
+        """KV tokens over the tokens that a resident holds on average over its stay."""
+        workload = self._queue((engine,), requests, None).pair.tokens.pace.workload
+        return float(engine.kv_tokens * workload[ITERATIONS] / workload[HELD1])
+
+    def capacity(self, engines: Engines, requests: Requests, *, transfer: Transfer | None = None) -> float:
+        """The least of what max_num_seqs, KV space, token budget and link allow."""
+        return capacity_of(self._queue(engines, requests, transfer)).rate
+
+    def sides(self, engines: Engines, requests: Requests, transfer: Transfer) -> tuple[float, float]:
+        """The bound of each side; the link carries one prompt at a time."""
+        pair = self._queue(engines, requests, transfer).pair
+        prompts, tokens = (float(side.bound[CAPACITY]) * side.servers for side in (pair.prompts, pair.tokens))
+        moved = pair.prompts.summary.share @ pair.prompts.summary.prompt
+        return min(prompts, 1.0 / float(pair.link.latency_s + pair.link.per_token_s * moved)), tokens
+
+    def latency(
+        self, engine: Engine, requests: Requests, slo: SLO | None, *, rate: float, replicas: int
+    ) -> dict[str, float]:
+        """From the quasi-static closed form."""
+        queue = _with_replicas(self._queue((engine,), requests, None), (engine,), requests, (replicas,))
+        found = latencies_in(queue, rate, slo)
+        if not found.stable:
+            return dict.fromkeys(("ttft", "tpot", "e2e"), math.inf)
+        return {"ttft": found.ttft_at, "tpot": found.tpot_at, "e2e": found.e2e.p90}
+
+    def goodput(
+        self,
+        engines: Engines,
+        requests: Requests,
+        slo: SLO,
+        *,
+        replicas: tuple[int, ...],
+        transfer: Transfer | None = None,
+    ) -> float:
+        """The quasi-static closed form, least-requests router."""
+        return goodput_in(_with_replicas(self._queue(engines, requests, transfer), engines, requests, replicas), slo)
+
+    def holds(self, engine: Engine, requests: Requests, slo: SLO, *, replicas: int) -> bool:
+        """As many requests as an estimate takes, once."""
+        queue = _with_replicas(self._queue((engine,), requests, None), (engine,), requests, (replicas,))
+        if requests.arrival_s is None and requests.rate >= capacity_of(queue).rate:
+            return False
+        n = None if requests.arrival_s is not None else enough(queue, slo, requests.rate)
+        return simulate(engine, requests, rate=requests.rate, replicas=replicas, n=n, seed=self.seed).holds(slo)
+
+    def estimate(
+        self, strategy: Strategy, engines: Engines, requests: Requests, slo: SLO | None, *, method: Method
+    ) -> Estimate:
+        """`planner.goodput.estimate`; a replay is a simulation of requests that carry their arrivals."""
+        how: Literal["closed_form", "simulated"] = "closed_form" if method == "closed_form" else "simulated"
+        found = estimate(strategy, engines, requests, slo, method=how, seed=self.seed)
+        return replace(found, method="replayed") if method == "replayed" else found
+
+    def _queue(self, engines: Engines, requests: Requests, transfer: Transfer | None) -> Queue:
+        """One replica of each side, measured once: pace does not depend on how many there are."""
+        key = (engines, requests, transfer)
+        if key not in self.queues:
+            tables = tuple(self._pack(engine.predictor) for engine in engines)
+            ones = (1,) * len(engines)
+            self.queues[key] = ready(engines, requests, replicas=ones, transfer=transfer, tables=tables)
+        return self.queues[key]
+
+    def _pack(self, predictor: Predictor) -> Tables:
+        if predictor not in self.tables:
+            self.tables[predictor] = pack(predictor)
+        return self.tables[predictor]
+
+
+def _with_replicas(queue: Queue, engines: Engines, requests: Requests, replicas: tuple[int, ...]) -> Queue:
+    """The same queue with other replica counts on its sides and links: what is measured does not depend on them."""
+    tokens = _side(queue.pair.tokens, replicas[-1] * engines[-1].predictor.engines, requests)
+    if len(engines) == 1:
+        return replace(queue, pair=queue.pair._replace(prompts=tokens, tokens=tokens))
+    prompts = _side(queue.pair.prompts, replicas[0] * engines[0].predictor.engines, requests)
+    link = queue.pair.link._replace(links=replicas[0])
+    return replace(queue, pair=queue.pair._replace(prompts=prompts, tokens=tokens, link=link))
+
+
+def _side(side: Side, servers: int, requests: Requests) -> Side:
+    seen = seen_ca2(requests.arrival_cv**2, servers, LEAST_REQUESTS)
+    return side._replace(servers=float(servers), ca2=seen, near=clumps(seen))

@@ -1,0 +1,86 @@
+"""The judge of real searches: what it remembers must be what queueing and simulation would say anew."""
+
+from __future__ import annotations
+
+import pytest
+from hand_world import ALONE, CLUSTER, PRICES, found, intent, memory_of, predictor_of
+
+from catalog.power import load_power
+from planner.candidates.judge import Queueing
+from planner.goodput import estimate
+from planner.queueing import Engine, Transfer, capacity, goodput
+from planner.queueing.queue import goodput_in, ready
+from planner.strategies import Collocated, Configuration, Pool
+from planner.workload import realize
+
+WISH = intent()
+REQUESTS = realize(WISH.workload, n=512)
+
+
+def engine(**changes) -> Engine:
+    """One engine of the hand-made world."""
+    configuration = Configuration(model="dense-8b", gpu="big", max_num_seqs=128, max_model_len=4096, **changes)
+    held = memory_of(configuration)
+    return Engine(
+        predictor=predictor_of(configuration),
+        kv_tokens=held.kv_tokens,
+        max_num_seqs=128,
+        max_model_len=4096,
+        kv_bytes_per_token=held.kv_bytes_per_token,
+    )
+
+
+@pytest.mark.parametrize("replicas", [1, 3, 17])
+def test_other_replica_counts_equal_a_fresh_measurement(replicas):
+    """One replica is measured; the goodput of any number of them is exactly what measuring them anew gives."""
+    judge, one = Queueing(), engine()
+    expected = goodput(one, REQUESTS, WISH.slo, replicas=replicas)
+    assert judge.goodput((one,), REQUESTS, WISH.slo, replicas=(replicas,)) == expected
+    assert judge.capacity((one,), REQUESTS) == capacity(one, REQUESTS).rate
+
+
+def test_pairs_equal_a_fresh_measurement():
+    """The same for prefill and decode replicas and their links."""
+    judge, sides = Queueing(), (engine(tp=2), engine(tp=4))
+    transfer = Transfer(bandwidth=5e9, latency_s=1e-4, kv_bytes_per_token=131072.0)
+    queue = ready(sides, REQUESTS, replicas=(3, 2), transfer=transfer)
+    assert judge.goodput(sides, REQUESTS, WISH.slo, replicas=(3, 2), transfer=transfer) == goodput_in(queue, WISH.slo)
+    prompts, tokens = judge.sides(sides, REQUESTS, transfer)
+    assert judge.capacity(sides, REQUESTS, transfer=transfer) == pytest.approx(min(prompts, tokens))
+
+
+def test_one_simulation_agrees_with_the_bracket():
+    """An SLO holds well below the simulated goodput and breaks well above it."""
+    judge, one = Queueing(), engine()
+    pool = Pool(configuration=Configuration(model="dense-8b", gpu="big"), replicas=2, node_pool="big-a")
+    best = estimate(Collocated(pool=pool), (one,), REQUESTS, WISH.slo, method="simulated").goodput
+    for factor, expected in ((0.85, True), (1.15, False)):
+        at = type(REQUESTS)(
+            rate=factor * best,
+            prompt=REQUESTS.prompt,
+            output=REQUESTS.output,
+            cached=REQUESTS.cached,
+            arrival_cv=REQUESTS.arrival_cv,
+        )
+        assert judge.holds(one, at, WISH.slo, replicas=2) is expected
+
+
+def test_a_real_search_is_simulated_and_repeatable():
+    """With queueing as the judge whole candidates are simulated, cover the rate, and come out the same twice."""
+    one, two = (found(WISH, cluster=ALONE, judge=None, simulated=3) for _ in range(2))
+    assert one == two
+    whole = [candidate for candidate in one.candidates if candidate.share == 1.0]
+    assert whole
+    assert all(candidate.estimate.method == "simulated" for candidate in whole)
+    assert all(candidate.estimate.goodput_low >= 20.0 for candidate in whole)
+
+
+def test_owned_hardware_pays_for_its_power():
+    """Where the cluster prices power, watts of an owned pool are added to its price, facility included."""
+    pools = tuple(pool.model_copy(update={"tier": "owned"}) for pool in CLUSTER.pools)
+    owned = CLUSTER.model_copy(update={"pools": pools, "power_price": 0.3, "power_overhead": 1.5})
+    best = found(WISH, cluster=owned, watts=load_power()).candidates[0]
+    pool = best.strategy.pools[0]
+    watts = best.estimate.watts_per_gpu
+    assert 100.0 < watts <= 700.0
+    assert best.cost_per_hour == pytest.approx(pool.gpus * (PRICES[pool.node_pool] + 1.5 * 0.3 * watts / 1000))
