@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -76,6 +77,8 @@ class Intent(Fact):
     disaggregated: Literal["allowed", "forbidden", "required"] = "allowed"
     max_model_len: int | None = Field(default=None, ge=16, le=10_000_000)
     """Longest request; by default what the workload's longest requests need."""
+    overrides: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Arguments of `vllm serve` (long flags without dashes) that win over what was planned, such as `{seed: 1}`."""
 
     @model_validator(mode="after")
     def _goal_has_what_it_needs(self) -> Self:
@@ -115,8 +118,8 @@ class Fleet(Fact):
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         for what, names in (("intent", [i.name for i in self.intents]), ("team", [t.name for t in self.teams])):
-            for name in names:
-                if names.count(name) > 1:
+            for name, count in Counter(names).items():
+                if count > 1:
                     msg = f"{what} {name!r} is declared twice: give each {what} a name of its own"
                     raise ValueError(msg)
         return self

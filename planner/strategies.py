@@ -172,6 +172,8 @@ class Candidate:
     """(node pool, GPUs)."""
     share: float = 1.0
     """Share of the intent's rate that it serves within the SLO at the slow end; below 1: a rung, or part of a mix."""
+    headroom: float = 1.0
+    """What it could serve at the slow end over what its share asks for; at least 1. It is what a loss may take."""
 
 
 Reason = Literal[

@@ -1,4 +1,4 @@
-"""DECISIONS: `Plan`: what plan.json holds, and everything that is derived from it.
+"""DECISIONS: `Plan` and its parts: what plan.json holds, and everything that is derived from it.
 
 A plan is immutable and explains itself. `digest` is the sha256 of its canonical JSON without `serial` and `digest`;
 manifests carry it, so an unchanged plan is a zero diff whatever its serial.
@@ -14,6 +14,7 @@ from catalog.cluster import Fact
 
 Status = Literal["met", "margin_consumed", "unmet", "no_data"]
 Role = Literal["both", "prefill", "decode"]
+Argument = str | int | float | bool
 
 
 class NodeShare(Fact):
@@ -22,6 +23,16 @@ class NodeShare(Fact):
     node: str
     """`<node pool>-<index>`."""
     gpus: int
+
+
+class Window(Fact):
+    """Bounds for an autoscaler in one part of the day."""
+
+    start_hour: float = Field(ge=0.0, lt=24.0)
+    """UTC."""
+    end_hour: float = Field(gt=0.0, le=24.0)
+    min_replicas: int = Field(ge=0)
+    max_replicas: int = Field(ge=1)
 
 
 class ReplicaGroup(Fact):
@@ -51,15 +62,36 @@ class ReplicaGroup(Fact):
     router: str
     nodes: tuple[tuple[NodeShare, ...], ...]
     """One entry per replica."""
+    online_quantization: str | None = None
+    """What `--quantization` must say; None where the checkpoint says it."""
+    max_num_queued_tokens: int | None = None
+    """Prompt tokens that may wait in one replica before it answers 503: target TTFT x prefill throughput."""
+    overrides: dict[str, Argument] = Field(default_factory=dict)
+    """Long flags without dashes that the user sets by hand; merged last."""
+    windows: tuple[Window, ...] = ()
+    """Bounds by time of day; without them an autoscaler may go from one replica to what was planned."""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all replicas."""
+        return self.replicas * self.gpus_per_replica
+
+    @property
+    def nodes_per_replica(self) -> int:
+        """Nodes that one replica spans, 1 unless it is larger than a node."""
+        return max((len(replica) for replica in self.nodes), default=1)
 
 
 class Latency(Fact):
-    """Predicted latency of a strategy, seconds; `high` is the SLO's quantile at the slow end of the interval."""
+    """Predicted latency of a strategy, seconds; `high` is the SLO's quantile at the slow end of the interval.
 
-    p50_s: float
-    p90_s: float
-    p99_s: float
-    high_s: float
+    None = without bound: the strategy does not keep up with the whole rate.
+    """
+
+    p50_s: float | None
+    p90_s: float | None
+    p99_s: float | None
+    high_s: float | None
 
 
 class Choice(Fact):
@@ -70,6 +102,7 @@ class Choice(Fact):
     quality: float
     ttft: Latency
     tpot: Latency
+    e2e: Latency | None = None
     goodput: float
     goodput_low: float
     slo_probability: float
@@ -105,11 +138,16 @@ class IntentDecision(Fact):
     quality_floor: float
     chosen: tuple[Choice, ...] = ()
     runner_up: Choice | None = None
+    runner_up_extra_per_hour: float | None = None
+    """Dollars per hour that the runner-up would cost more, scarce GPUs valued at their shadow price."""
     binding: str = ""
     """The constraint that bound the choice."""
     relaxations: tuple[Relaxation, ...] = ()
     front: tuple[Choice, ...] = ()
     """Pareto front of cost, latency and quality, for the plots."""
+    priority: int = 1
+    cost_per_hour: float = 0.0
+    """Of what was chosen, 0 where nothing was."""
 
 
 class RejectedFamily(Fact):
@@ -130,9 +168,12 @@ class PoolUse(Fact):
     gpu: str
     gpus: int
     used: int
-    price_per_gpu_hour: float
+    price_per_gpu_hour: float | None
+    """Dollars; None where no price is known, and then nothing is placed there."""
     shadow_price: float | None
     """Dollars per hour that one more GPU would save; None where not known."""
+    vendor: Literal["nvidia", "amd", "intel", "cpu"] = "nvidia"
+    gpus_per_node: int = 8
 
 
 class Solved(Fact):
@@ -154,6 +195,11 @@ class Provenance(Fact):
     tables: str
     constants: str
     """Digest of the fitted constants."""
+    sources: dict[str, int] = Field(default_factory=dict)
+    """How many of the chosen strategies rest on which source, the weakest of each."""
+    prices: dict[str, str] = Field(default_factory=dict)
+    """Node pool -> where its price was read, and when."""
+    notes: tuple[str, ...] = ()
 
 
 class Plan(Fact):

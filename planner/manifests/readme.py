@@ -1,0 +1,53 @@
+"""The manifests' own README: how each tool takes its folder up, and what a format leaves out."""
+
+from __future__ import annotations
+
+from planner.manifests import production_stack, skypilot
+from planner.manifests.deployments import units
+from planner.manifests.names import comment, origin
+from planner.plan import Plan
+
+COMMANDS = {
+    "vllm": "`vllm serve --config vllm/<group>.yaml`, or `sh vllm/<group>.sh --port 8000`",
+    "kubernetes": "`kubectl apply -k kubernetes/base`, or one pool: `kubectl apply -k kubernetes/overlays/<pool>`; "
+    "nodes carry the label `fleetplan.io/node-pool`",
+    "production-stack": "`helm upgrade --install vllm vllm/vllm-stack -f production-stack/values.yaml`, each "
+    "disaggregated pair as a release of its own",
+    "llm-d": "list `llm-d/<unit>` under `components` of an overlay on llm-d's base; or `kubectl apply -f "
+    "llm-d/<unit>/disaggregatedset.yaml`; or `helm install -f llm-d/modelservice/<unit>.values.yaml`",
+    "kserve": "`kubectl apply -f kserve/`",
+    "argocd": "set `repoURL`, then `kubectl apply -f argocd/`; syncing stays with you",
+    "dynamo": "`kubectl apply -f dynamo/`",
+    "compose": "on each node: `NODE_ADDRESS=... docker compose -f compose/<node>.yaml up -d`",
+    "ray": "`serve deploy ray/serve.yaml`",
+    "skypilot": "`sky serve up -n <group> skypilot/<group>.yaml`",
+    "autoscaling": "one of `kubectl apply -f autoscaling/{keda,hpa,wva}/`, on top of kubernetes",
+}
+
+
+def render(plan: Plan) -> dict[str, str]:
+    """`README.md`."""
+    lines = ["# Manifests", "", "One plan in every format; apply one of them.", ""]
+    lines += [f"- {key}: `{comment(value)}`" for key, value in sorted(origin(plan).items())] + [""]
+    lines += ["| folder | take it up |", "|---|---|"]
+    lines += [f"| `{name}/` | {command} |" for name, command in COMMANDS.items()] + [""]
+    left = left_out(plan)
+    if left:
+        lines += ["## Left out", "", *(f"- {text}" for text in left), ""]
+    return {"README.md": "\n".join(lines)}
+
+
+def left_out(plan: Plan) -> list[str]:
+    """What a format cannot express, one sentence each."""
+    told: list[str] = []
+    for unit in units(plan):
+        if not all(production_stack.fits(group) for _, group in unit.groups):
+            told.append(f"production-stack: `{unit.name}` spans nodes, which the chart does with Ray alone")
+        if unit.disaggregated:
+            told.append(f"skypilot: `{unit.name}` serves prefill and decode apart, SkyServe does not")
+            told.append(f"autoscaling: `{unit.name}` keeps its counts, its two ends hold requests in flight")
+        elif not skypilot.fits(unit.decode):
+            told.append(f"skypilot: `{unit.name}` does not fit one node or an accelerator that SkyPilot names")
+        if not unit.disaggregated and unit.decode.nodes_per_replica > 1:
+            told.append(f"autoscaling: `{unit.name}` spans nodes and keeps its count")
+    return sorted(told)

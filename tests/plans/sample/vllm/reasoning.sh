@@ -1,0 +1,25 @@
+#!/bin/sh
+# reasoning: 2 replicas, each on 8 x h200_sxm
+# fleetplan.io/fleet-digest: 5f0cab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12
+# fleetplan.io/image: vllm/vllm-openai:v0.32.0
+# fleetplan.io/plan-digest: 4e8926b25a26852235535116c29c9fa89d2904ce3b851f22978aef7590147e35
+# fleetplan.io/vllm-version: 0.32.0
+exec vllm serve \
+  deepseek-ai/DeepSeek-R1 \
+  '--custom-histogram-buckets={"inter_token_latency":[0.01,0.025,0.05,0.075,0.1,0.15,0.2,0.3,0.4,0.5,0.75,1.0,2.5,5.0,7.5,10.0,20.0,40.0,80.0],"time_to_first_token":[0.001,0.005,0.01,0.02,0.04,0.06,0.08,0.1,0.25,0.5,0.75,1.0,2.5,4.0,5.0,7.5,10.0,20.0,40.0,80.0,160.0,640.0,2560.0]}' \
+  --data-parallel-size=8 \
+  --enable-chunked-prefill \
+  --enable-expert-parallel \
+  --enable-mfu-metrics \
+  --enable-prefix-caching \
+  --kv-cache-dtype=bfloat16 \
+  --kv-cache-memory-bytes=38654705664 \
+  --max-model-len=40960 \
+  --max-num-batched-tokens=8192 \
+  --max-num-seqs=64 \
+  --pipeline-parallel-size=1 \
+  --served-model-name \
+  deepseek-ai/DeepSeek-R1 \
+  --shutdown-timeout=60 \
+  --tensor-parallel-size=1 \
+  "$@"
