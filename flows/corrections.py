@@ -1,0 +1,111 @@
+"""`Corrections`: predictors corrected by the user's own `vllm bench` runs of the same model, GPU, TP and format.
+
+Each run is reproduced on the uncorrected predictor. Decode steps are corrected by its TPOT (a batch's latency where
+there is none); what its TTFT is off beyond that corrects prefill. `planner.fit.narrowed` says how far to believe them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from catalog.errors import BadInput
+from catalog.fitted import Constants
+from catalog.gpus import find_gpu
+from catalog.models import Model, find_model
+from catalog.predictors import Predictor
+from catalog.store import Store
+from flows.bench_results import BenchRun
+from flows.imports import bench_runs
+from planner.conditions import Condition, condition_of, reproduce
+from planner.fit.narrowed import NOISE, Correction, corrected, correction
+from planner.memory import DoesNotFit, memory
+from planner.strategies import Configuration
+
+PredictorOf = Callable[[Condition], Predictor]
+Engine = tuple[str, str, int, int, int, int, str, str]
+Ratios = tuple[tuple[float, ...], tuple[float, ...]]
+NONE: Ratios = ((), ())
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Corrections:
+    """Measured over predicted, by engine, learned when an engine is first asked for."""
+
+    runs: Sequence[BenchRun]
+    predictor_of: PredictorOf
+    """The uncorrected predictor of a condition."""
+    constants: Constants
+    notes: list[str] = field(default_factory=list)
+    """Runs that could not be reproduced, with the reason."""
+    _conditions: dict[Engine, list[tuple[Condition, Mapping[str, float]]]] | None = None
+    _ratios: dict[Engine, Ratios] = field(default_factory=dict)
+
+    def __call__(self, predictor: Predictor, model: Model, configuration: Configuration) -> Predictor:
+        """The predictor as measured runs of its engine correct it; itself where there are none."""
+        engine = _engine(model, configuration)
+        if engine not in self._ratios:
+            self._ratios[engine] = self._learn(engine)
+        decode, prefill = self._ratios[engine]
+        return corrected(
+            predictor,
+            decode=self._correction(decode, predictor.decode_interval, "decode"),
+            prefill=self._correction(prefill, predictor.ttft_ends, "prefill"),
+        )
+
+    def _correction(self, ratios: Sequence[float], interval: tuple[float, float], phase: str) -> Correction:
+        scatter = max(NOISE[phase], self.constants.number(f"intervals.scatter.{phase}"))
+        return correction(ratios, interval=interval, scatter=scatter)
+
+    def _learn(self, engine: Engine) -> Ratios:
+        decode: list[float] = []
+        prefill: list[float] = []
+        for condition, measured in self._known().get(engine, ()):
+            try:
+                found = self._ratio(condition, measured)
+            except (BadInput, DoesNotFit) as error:
+                self.notes.append(f"a measured run of {condition.configuration} is not reproduced: {error}")
+                continue
+            decode += found[0]
+            prefill += found[1]
+        return (tuple(decode), tuple(prefill)) if decode or prefill else NONE
+
+    def _ratio(self, condition: Condition, measured: Mapping[str, float]) -> Ratios:
+        """(decode,), (prefill,): measured over predicted of one run, where it measured them."""
+        predictor = self.predictor_of(condition)
+        held = memory(condition.model, condition.gpu, condition.configuration, vllm_version=condition.vllm_version,
+                      gpu_memory_utilization=condition.gpu_memory_utilization)  # fmt: skip
+        found = reproduce(condition, predictor=predictor, memory=held)
+        metric = next((name for name in ("tpot_ms", "itl_ms", "batch_latency_s") if name in measured and
+                       name in found), None)  # fmt: skip
+        decode = () if metric is None else (measured[metric] / found[metric],)
+        if "ttft_ms" not in measured:
+            return decode, ()
+        paced = predictor.scaled(decode=decode[0], prefill=1.0) if decode else predictor
+        found = reproduce(condition, predictor=paced, memory=held)
+        return decode, (measured["ttft_ms"] / found["ttft_ms"],)
+
+    def _known(self) -> dict[Engine, list[tuple[Condition, Mapping[str, float]]]]:
+        if self._conditions is None:
+            self._conditions = {}
+            for run in self.runs:
+                try:
+                    model, gpu = find_model(str(run.row["model"])), find_gpu(str(run.row["gpu"]))
+                    condition = condition_of(run.row, model=model, gpu=gpu)
+                except BadInput as error:
+                    self.notes.append(f"a measured run is not read: {error}")
+                    continue
+                engine = _engine(model, condition.configuration)
+                self._conditions.setdefault(engine, []).append((condition, run.measured))
+        return self._conditions
+
+
+def corrections_of(store: Store, predictor_of: PredictorOf, constants: Constants) -> Corrections | None:
+    """Corrections by the runs of a store; None where it holds none."""
+    runs = bench_runs(store)
+    return Corrections(runs=runs, predictor_of=predictor_of, constants=constants) if runs else None
+
+
+def _engine(model: Model, configuration: Configuration) -> Engine:
+    c = configuration
+    return (model.digest, c.gpu, c.tp, c.pp, c.dp, c.ep, c.quantization, c.kv_dtype)

@@ -1,0 +1,93 @@
+"""The stage place: the placement of all intents and the plan that states it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from catalog.prices import price
+from flows.fit import Predictors
+from flows.publish import InForce
+from flows.search import Facts
+from planner.memory import Memory
+from planner.placement import Placed, place
+from planner.plan import Facts as Stated
+from planner.plan import Plan, Provenance, Search, assemble, seal
+from planner.predict import step_time
+from planner.strategies import Configuration
+
+
+def decide(facts: Facts, searches: Mapping[str, Search], base: InForce) -> Plan:
+    """Place the candidates next to what runs now, and state the decision as a sealed plan.
+
+    A night that comes to the decision in force restates it word for word, so that nothing is to be reviewed.
+    """
+    fleet = facts.loaded.fleet
+    candidates = {name: search.candidates for name, search in searches.items()}
+    placed = place(fleet, candidates, incumbent=base.plan, gpus=facts.gpus)
+    stated = Stated(
+        models=facts.models,
+        gpus=facts.gpus,
+        prices=facts.prices,
+        kv_bytes=lambda configuration: _kv_bytes(facts, configuration),
+        provenance=_provenance(facts, placed),
+        prefill_rate=None if facts.predictors is None else partial(_prefill_rate, facts.predictors),
+    )
+    plan = assemble(fleet, placed, searches, stated, serial=base.serial)
+    plan = seal(plan.model_copy(update={"fleet_digest": facts.loaded.digest}))
+    if base.plan is not None and _decided(plan) == _decided(base.plan):
+        return base.plan.model_copy(update={"serial": base.serial})
+    return plan
+
+
+def _decided(plan: Plan) -> Plan:
+    """The plan without what depends on how it was reached: the solver's account, and what a change would cost now."""
+    second: dict[str, Any] = {"runner_up": None, "runner_up_extra_per_hour": None}
+    return plan.model_copy(
+        update={
+            "serial": 0,
+            "digest": "",
+            "solved": None,
+            "intents": tuple(decision.model_copy(update=second) for decision in plan.intents),
+            "pools": tuple(pool.model_copy(update={"shadow_price": None}) for pool in plan.pools),
+        }
+    )
+
+
+def _kv_bytes(facts: Facts, configuration: Configuration) -> int:
+    held = facts.memory_of(configuration)
+    if not isinstance(held, Memory):
+        msg = f"{configuration} was placed though it does not fit: {held.detail}"
+        raise TypeError(msg)
+    return int(held.kv_bytes)
+
+
+def _prefill_rate(predictors: Predictors, configuration: Configuration) -> float:
+    """Prompt tokens per second of one replica whose steps are full of prefill, at the middle of the interval."""
+    budget = configuration.max_num_batched_tokens
+    return configuration.engines * budget / float(step_time(predictors(configuration), chunks=1, chunk=budget))
+
+
+def _provenance(facts: Facts, placed: Placed) -> Provenance:
+    chosen = {seats.pool.configuration for served in placed.served for seats in served.seats}
+    records = {facts.fingerprints.record(facts.pair_of(configuration).key) for configuration in chosen}
+    return Provenance(
+        fingerprints=tuple(sorted(record for record in records if record is not None)),
+        tables=_tables(facts, chosen),
+        constants=facts.constants.digest,
+        prices={pool.name: _price_source(facts, pool.name) for pool in facts.loaded.fleet.cluster.pools},
+    )
+
+
+def _tables(facts: Facts, chosen: Iterable[Configuration]) -> str:
+    found = (facts.fingerprints[facts.pair_of(configuration).key] for configuration in chosen)
+    return "; ".join(sorted({fingerprint.provenance for fingerprint in found if fingerprint is not None}))
+
+
+def _price_source(facts: Facts, name: str) -> str:
+    pool = facts.loaded.fleet.cluster.pool(name)
+    if pool.price is not None:
+        return "fleet.yaml"
+    known = price(pool.gpu, pool.tier)
+    return f"{known.source}, {known.date}"

@@ -1,0 +1,66 @@
+"""The stage fit: a predictor for each shape that a search asks for, from its fingerprint and the fitted constants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from catalog.fingerprints import Fingerprint, FingerprintKey
+from catalog.fitted import Constants
+from catalog.gpus import GPU
+from catalog.predictors import Predictor
+from flows.corrections import Corrections
+from flows.probe import Fingerprints, Pair, PairOf, shape_of
+from planner.fit import fit
+from planner.strategies import Configuration
+from probes.imported import completed
+
+
+class Predictors:
+    """Predictors by shape, each fitted once and remembered for the night; they are cheap to make and never stored."""
+
+    def __init__(  # noqa: PLR0913 - what a night knows, by name
+        self,
+        fingerprints: Fingerprints,
+        pair_of: PairOf,
+        *,
+        gpus: Mapping[str, GPU],
+        constants: Constants,
+        own: Callable[[Pair], Fingerprint | None] = lambda _: None,
+        corrections: Corrections | None = None,
+    ) -> None:
+        """`own` finds what a user brought of a pair, which beats the tables; `corrections` are measured runs."""
+        self._fingerprints = fingerprints
+        self._pair_of = pair_of
+        self._gpus = gpus
+        self._constants = constants
+        self._own = own
+        self._corrections = corrections
+        self._fitted: dict[Configuration, Predictor] = {}
+        self.used: set[FingerprintKey] = set()
+
+    def __call__(self, configuration: Configuration) -> Predictor:
+        """Return the predictor of a shape; without a fingerprint it rests on the roofline, and is marked so."""
+        shape = shape_of(configuration)
+        if shape not in self._fitted:
+            self._fitted[shape] = self._fit(shape)
+        return self._fitted[shape]
+
+    def _fit(self, shape: Configuration) -> Predictor:
+        pair = self._pair_of(shape)
+        self.used.add(pair.key)
+        found = fit(
+            pair.model,
+            pair.gpu,
+            shape,
+            fingerprint=self._fingerprint(pair),
+            gpus=self._gpus,
+            constants=self._constants,
+        )
+        return found if self._corrections is None else self._corrections(found, pair.model, shape)
+
+    def _fingerprint(self, pair: Pair) -> Fingerprint | None:
+        tables, own = self._fingerprints[pair.key], self._own(pair)
+        return tables if own is None else own if tables is None else completed(own, tables)
+
+
+PredictorOf = Callable[[Configuration], Predictor]

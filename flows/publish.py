@@ -1,0 +1,67 @@
+"""The stages render and publish: the files of a plan, and the folder that they become."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from catalog.errors import CorruptRecord, FleetplanError
+from catalog.store import Plans
+from planner.plan import Plan, from_json, to_json
+
+REPORT = "report.html"
+#: Plans that are looked through for one that differs from the newest.
+LOOK_BACK = 31
+
+
+class InForce(NamedTuple):
+    """The plan that stands when the night begins."""
+
+    plan: Plan | None
+    other: Plan | None
+    """The newest plan whose decision differs from it: what a night without a change is compared with."""
+    serial: int
+    """Serial that tonight's plan takes."""
+    notes: tuple[str, ...]
+
+
+def in_force(plans: Plans) -> InForce:
+    """Read the newest plan that is sound; damaged ones are passed over and named."""
+    serial, notes = plans.next_serial(), []
+    sound: list[Plan] = []
+    for number in plans.serials()[: -LOOK_BACK - 1 : -1]:
+        try:
+            plan = read_plan(plans, number)
+        except FleetplanError as error:
+            notes.append(f"passed over: {error}")
+            continue
+        if not sound or plan.digest != sound[0].digest:
+            sound.append(plan)
+        if len(sound) == 2:
+            break
+    newest: list[Plan | None] = [*sound, None, None]
+    return InForce(newest[0], newest[1], serial, tuple(notes))
+
+
+def read_plan(plans: Plans, serial: int) -> Plan:
+    """Read one published plan; CorruptRecord if it was damaged or changed by hand."""
+    place = f"{plans.folder(serial)}/plan.json"
+    try:
+        text = plans.read(serial).decode()
+    except UnicodeDecodeError as error:
+        msg = f"{place}: not text"
+        raise CorruptRecord(msg) from error
+    return from_json(text, place=place)
+
+
+def files_of(plan: Plan, *, previous: Plan | None) -> dict[str, bytes]:
+    """Every file of a plan's folder: plan.json, the manifests, the report against the previous plan."""
+    from planner.manifests import render  # noqa: PLC0415 - the report draws with matplotlib, which starts slowly
+    from planner.report import html  # noqa: PLC0415
+
+    texts: Mapping[str, str] = {
+        "plan.json": to_json(plan),
+        **{f"manifests/{path}": text for path, text in render(plan).items()},
+        REPORT: html(plan, previous=previous),
+    }
+    return {path: text.encode() for path, text in texts.items()}
