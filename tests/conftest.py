@@ -12,6 +12,11 @@ settings.register_profile("fleetplan", deadline=None, derandomize=True, suppress
 settings.load_profile("fleetplan")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests with a Prefect server run last: its client's threads draw from `random`, and hypothesis refuses that."""
+    items.sort(key=lambda item: item.get_closest_marker("prefect") is not None)
+
+
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One ephemeral Prefect server for the session, its files in a temporary folder."""
