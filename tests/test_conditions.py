@@ -228,10 +228,23 @@ def test_a_cached_conversation_starts_sooner():
     assert warm["ttft_ms"] < 0.5 * cold["ttft_ms"]
 
 
-def test_an_unknown_pair_of_pools_is_refused():
-    """A disaggregated run whose pools are not described cannot be reproduced."""
-    with pytest.raises(BadInput, match="prefill and decode"):
-        run(condition(load_kind="closed_loop_disagg_1p1d"), predictor())
+def test_a_pair_of_pools_serves_a_closed_loop_apart():
+    """Apart, prompts no longer stall answers: TPOT is a decode step's; sides are as written, or half of the GPUs."""
+    load = {"concurrency": 32, "isl": 4096, "osl": 256}
+    made = predictor(token_s=1e-4)
+    together = run(condition(load_kind="closed_loop_fixed", **load), made)
+    apart = condition(load_kind="closed_loop_disagg_2P1D", **load)
+    seen = run(apart, made)
+    assert apart.sides == (2, 1)
+    assert seen["tpot_ms"] < 0.7 * together["tpot_ms"]
+    assert seen["tpot_ms"] == pytest.approx(10 + 32 * 0.1, rel=0.25)
+    assert "power_w" not in run(apart, made, constants=load_power())
+    halves = condition(load_kind="closed_loop_disagg", tp=1, n_gpus=5, **load)
+    assert halves.sides == (2, 3)
+    assert "2P3D" in halves.assumed
+    assert condition(load_kind="closed_loop_disagg", notes="pair=1P3D", **load).sides == (1, 3)
+    with pytest.raises(BadInput, match="unequal tp"):
+        condition(load_kind="closed_loop_disagg_1P1D", notes="prefill_tp=1 decode_tp=2", **load)
 
 
 def test_power_is_measured_beside_the_latencies():
@@ -249,6 +262,7 @@ KINDS = [
     "saturated_lm-arena-chat",
     "poisson:2",
     "rate_inf",
+    "closed_loop_disagg_1P2D",
 ]
 
 

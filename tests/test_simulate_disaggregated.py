@@ -10,7 +10,7 @@ from made_engines import H100, chat, engine, linear, lognormal, random_case, ser
 
 from planner.queueing import Transfer
 from planner.queueing.queue import capacity_of, ready
-from planner.simulate import simulate, simulate_disaggregated
+from planner.simulate import simulate, simulate_closed_disaggregated, simulate_disaggregated
 from planner.simulate.disaggregated import transfer_times
 
 NVLINK = Transfer(bandwidth=200e9, latency_s=20e-6, kv_bytes_per_token=131_072.0)
@@ -93,3 +93,30 @@ def test_what_one_side_cannot_take_is_refused() -> None:
     seen = simulate_disaggregated(engine(H100), short, requests, transfer=NVLINK)
     assert seen.refused == 1
     assert seen.output.tolist() == [5, 0, 10]
+
+
+@pytest.mark.parametrize(("clients", "prompts"), [(1, 6), (4, 40), (13, 90)])
+def test_a_closed_loop_apart_keeps_its_clients_busy(clients: int, prompts: int) -> None:
+    """Every request beyond the first ones is sent when an earlier answer ends, and never more than the clients run."""
+    side = engine(linear(a=5e-3, b=2e-5))
+    requests = served(prompt=lognormal(900, 0.7, 200), output=lognormal(60, 0.8, 200, seed=1))
+    seen = simulate_closed_disaggregated(
+        side, side, requests, transfer=ETHERNET, concurrency=clients, num_prompts=prompts, replicas=(1, 2)
+    )
+    ended = seen.sent_s + seen.e2e_s
+    assert seen.sent_s[:clients] == pytest.approx(0.0)
+    assert seen.sent_s[clients:] == pytest.approx(np.sort(ended)[: prompts - clients], abs=1e-6)
+    running = [int(((seen.sent_s <= at) & (ended > at + 1e-6)).sum()) for at in seen.sent_s]
+    assert max(running) <= clients
+
+
+def test_one_client_apart_waits_for_nobody() -> None:
+    """With one client each request takes what it takes alone."""
+    side = engine(linear(a=10e-3, b=1e-4))
+    requests = served(prompt=1000, output=3)
+    seen = simulate_closed_disaggregated(
+        side, side, requests, transfer=ETHERNET, concurrency=1, num_prompts=5
+    )  # fmt: skip
+    alone = simulate_disaggregated(side, side, requests, transfer=ETHERNET, rate=0.001, n=1)
+    assert seen.e2e_s == pytest.approx(float(alone.e2e_s[0]))
+    assert seen.makespan_s == pytest.approx(5 * float(alone.e2e_s[0]))

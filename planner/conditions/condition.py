@@ -101,4 +101,8 @@ class Condition:
     speed sample greedily; tasks are served as users are."""
     statistic: Literal["median", "mean"]
     """What the source's unsuffixed latencies are."""
+    sides: tuple[int, int]
+    """(prefill, decode) replicas where the two are apart, else (0, 1)."""
+    link: tuple[float, float]
+    """(bytes per second and GPU, latency in seconds) of what moves KV between the sides."""
     assumed: tuple[str, ...]

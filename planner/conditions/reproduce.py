@@ -2,6 +2,7 @@
 
 closed loop    C clients, the first C at once, 10 C prompts; throughput by Little's law, C x E[output] / E[e2e]
 static batch   C equal requests at once, timed as a whole
+disaggregated  the same clients on prefill and decode replicas apart
 saturated      max_num_seqs clients and lengths of a spread, without the filling and the draining
 poisson        an open stream; rate_inf: all prompts at once
 """
@@ -21,7 +22,14 @@ from planner.conditions.condition import Condition
 from planner.memory import Memory
 from planner.power import Load, power, utilisation
 from planner.queueing.engine import Engine, rules_for
-from planner.simulate import Simulation, simulate, simulate_closed, simulate_static
+from planner.queueing.queue import Transfer
+from planner.simulate import (
+    Simulation,
+    simulate,
+    simulate_closed,
+    simulate_closed_disaggregated,
+    simulate_static,
+)
 from planner.workload import Requests
 
 NOISE = 0.03
@@ -60,6 +68,7 @@ def engine_of(condition: Condition, predictor: Predictor, memory: Memory) -> Eng
         max_num_seqs=configuration.max_num_seqs,
         max_num_batched_tokens=configuration.max_num_batched_tokens,
         max_model_len=configuration.max_model_len,
+        kv_bytes_per_token=float(memory.kv_bytes_per_token * configuration.tp * configuration.pp),
     )
 
 
@@ -104,7 +113,20 @@ def _simulated(condition: Condition, engine: Engine, *, seed: int) -> Simulation
             prompts = clients or DEFAULT_PROMPTS
             return simulate(engine, requests_of(condition, prompts, seed=seed), rate=1.0, seed=seed, rules=rules)
         case "disaggregated":
-            raise BadInput("the sizes of prefill and decode instances are not known", place="load_kind")
+            return _apart(condition, engine, clients, seed=seed)
+
+
+def _apart(condition: Condition, engine: Engine, clients: int, *, seed: int) -> Simulation:
+    """A closed loop on prefill and decode replicas of one shape, KV over what joins them."""
+    prompts = min(PROMPTS_PER_CLIENT * clients, max(LONGEST_RUN, 2 * clients))
+    link = Transfer(
+        bandwidth=condition.configuration.gpus * condition.link[0], latency_s=condition.link[1],
+        kv_bytes_per_token=engine.kv_bytes_per_token or 0.0,
+    )  # fmt: skip
+    return simulate_closed_disaggregated(
+        engine, engine, requests_of(condition, prompts, seed=seed), transfer=link, concurrency=clients,
+        num_prompts=prompts, replicas=condition.sides, seed=seed, rules=rules_for(condition.vllm_version or NEWEST),
+    )  # fmt: skip
 
 
 def _run(
@@ -126,7 +148,7 @@ def _run(
     found["e2e_s"] = float(np.median(result.e2e_s[served]))
     if condition.kind in ("static_batch", "rate_inf"):
         found["batch_latency_s"] = result.makespan_s
-    if constants is not None:
+    if constants is not None and condition.kind != "disaggregated":  # sides draw unequal power: none is stated
         found |= _power(condition, result, constants, found["out_tps"])
     if condition.statistic == "mean":  # what the source calls its TTFT, TPOT and ITL
         found |= {name.removeprefix("mean_"): found[name] for name in found if name.startswith("mean_")}
@@ -147,7 +169,7 @@ def _throughput(
 ) -> dict[str, float]:
     """Tokens per second: of clients by Little's law (no filling, no draining), else over the whole run."""
     output, prompt = float(result.output[served].mean()), float(result.prompt[served].mean())
-    if condition.kind in ("closed_loop", "saturated", "multiturn"):
+    if condition.kind in ("closed_loop", "saturated", "multiturn", "disaggregated"):
         clients = condition.clients * (predictor.engines if condition.kind == "saturated" else 1)
         requests_per_s = clients / float(result.e2e_s[served].mean())
     else:

@@ -29,7 +29,7 @@ LARGEST = {
 
 LOAD_KINDS = (
     "closed_loop_fixed, closed_loop_random_range0.8, static_batch, saturated_TASK, poisson:RATE, rate_inf, "
-    "multiturn_closed_loop"
+    "closed_loop_disagg_xPyD, multiturn_closed_loop"
 )
 _SAID = {
     "bf16": "bf16", "fp16": "bf16", "bfloat16": "bf16", "float16": "bf16", "half": "bf16", "auto": "",
@@ -77,6 +77,7 @@ def condition_of(row: Row, *, model: Model, gpu: GPU) -> Condition:
         enable_prefix_caching=row.get("prefix_cache") is not False,
     )
     version = _version(row, assumed)
+    sides = _sides(row, notes, counted // (tp * pp * dp), assumed) if kind == "disaggregated" else (0, 1)
     return Condition(
         id=str(row.get("id", "")),
         model=model,
@@ -96,6 +97,8 @@ def condition_of(row: Row, *, model: Model, gpu: GPU) -> Condition:
         cached=_cached(row, kind, notes),
         filtered_sampling=kind == "saturated",
         statistic=habit.statistic,
+        sides=sides,
+        link=_link(gpu, sum(sides) * tp * pp * dp, assumed) if kind == "disaggregated" else (0.0, 0.0),
         assumed=tuple(assumed),
     )
 
@@ -103,6 +106,27 @@ def condition_of(row: Row, *, model: Model, gpu: GPU) -> Condition:
 def longest(isl: float, osl: float, *, prompt_cv: float = 0.0, output_cv: float = 0.0) -> int:
     """max_model_len that serves such requests: about the 99.9th percentile of spread lengths, with room to round."""
     return math.ceil(isl * (1.0 + 5.0 * prompt_cv) + osl * (1.0 + 4.0 * output_cv)) + 32
+
+
+def _sides(row: Row, notes: Mapping[str, str], replicas: int, assumed: list[str]) -> tuple[int, int]:
+    """(prefill, decode) replicas: as load_kind or the notes write them (`2P1D`), else half of the GPUs each."""
+    tps = {notes[name] for name in ("tp", "prefill_tp", "decode_tp") if name in notes}
+    if len(tps) > 1:
+        raise BadInput(f"sides of unequal tp {', '.join(sorted(tps))} are not reproduced", place="notes")
+    written = f"{_text(row, 'load_kind')} {_text(row, 'notes')}"
+    found = re.search(r"(?<![0-9a-z])([1-9]\d{0,2})p([1-9]\d{0,2})d(?![0-9a-z])", written.casefold().replace("_", " "))
+    if found is not None:
+        return int(found[1]), int(found[2])
+    sides = max(1, replicas // 2), max(1, replicas - replicas // 2)
+    assumed.append(f"{sides[0]}P{sides[1]}D")
+    return sides
+
+
+def _link(gpu: GPU, gpus: int, assumed: list[str]) -> tuple[float, float]:
+    """The GPUs' own link where it joins all of them, else one 400 Gbit/s port per GPU."""
+    inside = gpus <= gpu.link_domain
+    assumed.append(f"KV moves over {gpu.link if inside else '400 Gbit/s per GPU'}")
+    return (gpu.link_bandwidth, gpu.link_latency) if inside else (50e9, 10e-6)
 
 
 def _share(notes: Mapping[str, str], name: str) -> float | None:

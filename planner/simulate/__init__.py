@@ -9,8 +9,16 @@ speculative decoding and imbalance between data-parallel ranks are not modelled.
 from __future__ import annotations
 
 from planner.simulate.arrivals import Burst
-from planner.simulate.disaggregated import simulate_disaggregated
+from planner.simulate.disaggregated import simulate_closed_disaggregated, simulate_disaggregated
 from planner.simulate.run import simulate, simulate_closed, simulate_static
 from planner.simulate.simulation import Simulation
 
-__all__ = ["Burst", "Simulation", "simulate", "simulate_closed", "simulate_disaggregated", "simulate_static"]
+__all__ = [
+    "Burst",
+    "Simulation",
+    "simulate",
+    "simulate_closed",
+    "simulate_closed_disaggregated",
+    "simulate_disaggregated",
+    "simulate_static",
+]

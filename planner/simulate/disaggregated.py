@@ -9,9 +9,12 @@ blocks that a prompt holds on the prefill side until it is moved are not counted
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.errors import BadInput
 from planner.queueing.engine import RULES, Engine, EngineRules
 from planner.queueing.queue import Transfer
 from planner.simulate.arrivals import Burst, arrival_times, lengths
@@ -21,6 +24,10 @@ from planner.strategies import Router
 from planner.workload import Requests
 
 Floats = NDArray[np.float64]
+
+PASSES = 40
+"""Passes over a closed loop beyond one per turn of its clients."""
+SETTLED_S = 1e-9
 
 
 def simulate_disaggregated(  # noqa: PLR0913 - keywords
@@ -41,6 +48,50 @@ def simulate_disaggregated(  # noqa: PLR0913 - keywords
     """Serve an open stream on `replicas` = (x, y) of xPyD; arguments otherwise as `simulate`'s."""
     sides = rigs(prefill, decode, replicas=replicas, router=router, rules=rules)
     return simulate_pair(*sides, requests, transfer=transfer, rate=rate, n=n, seed=seed, burst=burst, plain=plain)
+
+
+def simulate_closed_disaggregated(  # noqa: PLR0913 - keywords
+    prefill: Engine,
+    decode: Engine,
+    requests: Requests,
+    *,
+    transfer: Transfer,
+    concurrency: int,
+    num_prompts: int,
+    replicas: tuple[int, int] = (1, 1),
+    router: Router = "least_requests",
+    seed: int = 0,
+    rules: EngineRules = RULES,
+) -> Simulation:
+    """Serve `concurrency` clients on xPyD, each sending its next request when the last one is answered.
+
+    A client sends at the end of an earlier answer, so the open stream of the right sending times is the closed loop.
+    They are found by waveform relaxation: what is sent depends on earlier answers alone, so every pass settles at
+    least the next turn of the clients, and the last pass changes nothing.
+
+    Raises:
+        BadInput: fewer than one client or prompt.
+    """
+    if concurrency < 1 or num_prompts < 1:
+        what = f"concurrency {concurrency!r} with {num_prompts!r} prompts"
+        raise BadInput(what, mend="give at least 1 of each")
+    sides = rigs(prefill, decode, replicas=replicas, router=router, rules=rules)
+    prompt, output, cached = lengths(requests, num_prompts, seed=seed)
+    sent = np.zeros(num_prompts)
+    for _ in range(num_prompts // concurrency + PASSES):
+        stream = replace(requests, prompt=prompt, output=output, cached=cached, arrival_s=sent)
+        found = simulate_pair(*sides, stream, transfer=transfer, seed=seed)
+        following = _turns(found, concurrency)
+        if np.allclose(following, sent, rtol=0.0, atol=SETTLED_S):
+            break
+        sent = following
+    return found
+
+
+def _turns(found: Simulation, concurrency: int) -> Floats:
+    """When each request of a closed loop is sent: the first ones at once, each further one at the next answer."""
+    answered = np.sort(found.sent_s + np.nan_to_num(found.e2e_s))  # a refused request is answered at once
+    return np.concatenate([np.zeros(concurrency), answered])[: len(answered)]
 
 
 def rigs(
