@@ -18,7 +18,8 @@ from catalog.store import Store
 from flows.bench_results import BenchRun
 from flows.imports import bench_runs
 from planner.conditions import Condition, condition_of, reproduce
-from planner.fit.narrowed import NOISE, Correction, corrected, correction
+from planner.fit import bound
+from planner.fit.narrowed import NOISE, Correction, corrected, correction, not_below
 from planner.memory import DoesNotFit, memory
 from planner.strategies import Configuration
 
@@ -47,11 +48,13 @@ class Corrections:
         if engine not in self._ratios:
             self._ratios[engine] = self._learn(engine)
         decode, prefill = self._ratios[engine]
-        return corrected(
+        found = corrected(
             predictor,
             decode=self._correction(decode, predictor.decode_interval, "decode"),
             prefill=self._correction(prefill, predictor.ttft_ends, "prefill"),
         )
+        return found if found is predictor else not_below(found, bound(model, find_gpu(configuration.gpu),
+                                                                       configuration))  # fmt: skip
 
     def _correction(self, ratios: Sequence[float], interval: tuple[float, float], phase: str) -> Correction:
         scatter = max(NOISE[phase], self.constants.number(f"intervals.scatter.{phase}"))

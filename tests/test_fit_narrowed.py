@@ -9,8 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from catalog.fitted import load_constants
+from catalog.gpus import load_gpus
+from catalog.models import find_model
 from catalog.predictors import Predictor
-from planner.fit.narrowed import Z90, Correction, corrected, correction
+from planner.fit import bound, fit
+from planner.fit.narrowed import Z90, Correction, corrected, correction, not_below
+from planner.strategies import Configuration
 
 INTERVAL = (0.8, 1.25)
 ratios = st.floats(0.85, 1.18)
@@ -103,3 +108,16 @@ def test_a_predictor_is_scaled_and_narrowed():
     tight = Correction(factor=1.2, interval=(0.8, 1.3), points=1)
     assert corrected(before, decode=none, prefill=tight).ttft_ends == (0.8, 1.3)
     assert "2 measured runs" in after.notes[-1]
+
+
+@pytest.mark.parametrize("factor", [0.05, 0.6, 1.0, 1.4])
+def test_no_correction_is_faster_than_the_roofline(factor):
+    """However fast the measured runs, every table stays at its bound or above; a plausible one is left as it was."""
+    model, gpu = find_model("llama-3.1-8b"), load_gpus()["h100_sxm"]
+    shape = Configuration(model=model.name, gpu=gpu.name, tp=2)
+    made = fit(model, gpu, shape, fingerprint=None, gpus=load_gpus(), constants=load_constants())
+    least = bound(model, gpu, shape)
+    found = not_below(made.scaled(decode=factor, prefill=factor), least)
+    for name in ("token_s", "sequence_s", "decode_s", "prefill_s"):
+        assert (getattr(found, name) >= getattr(least, name)).all()
+    assert any("roofline allows" in note for note in found.notes) == (factor < 1.0)

@@ -24,6 +24,7 @@ from planner.fit.blocks import fit_blocks, has_blocks
 from planner.fit.learned import EngineClass, Learned, engine_class, learned
 from planner.fit.measured import Measured, read, times
 from planner.ops import ops
+from planner.roofline import op_time
 from planner.strategies import Configuration
 
 #: Vocabulary of the models on which the sort of filtered sampling was fitted (Qwen3).
@@ -95,6 +96,21 @@ def fit(  # noqa: PLR0913 - the stage's whole input, by name
         source=max((_dominant(share) for share in shares), key=SOURCES.index),
         notes=_notes(tables, fingerprint),
     )
+
+
+def bound(model: Model, gpu: GPU, configuration: Configuration) -> Predictor:
+    """The roofline of one engine as a predictor: every operator at its bound, nothing between them."""
+    tables = _Tables()
+    for op in ops(model, configuration):
+        x, y = _grid(op)
+        _add(tables, op, np.asarray(op_time(op, gpu, x, y)) * op.count)
+    sure = (1.0, 1.0)
+    return Predictor(
+        tokens=grids.TOKENS, token_s=tables.token_s, sequences=grids.SEQUENCES, sequence_s=tables.sequence_s,
+        decode_batch=grids.BATCH, decode_context=grids.CONTEXT, decode_s=tables.decode_s, chunk=grids.CHUNK,
+        prior=grids.PRIOR, prefill_s=tables.prefill_s, decode_overhead_s=0.0, mixed_overhead_s=0.0, request_s=0.0,
+        engines=configuration.engines, decode_interval=sure, prefill_interval=sure, source="roofline",
+    )  # fmt: skip
 
 
 def _collect(model: Model, gpu: GPU, configuration: Configuration, measured: Sequence[Measured],
@@ -196,4 +212,4 @@ def _notes(tables: _Tables, fingerprint: Fingerprint | None) -> tuple[str, ...]:
     return tuple(notes)
 
 
-__all__ = ["EngineClass", "engine_class", "fit"]
+__all__ = ["EngineClass", "bound", "engine_class", "fit"]

@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+import numpy as np
+
 from catalog.predictors import Predictor
 
 #: Standard normal quantile of 95 %: half-width of a 90 % interval in standard deviations.
@@ -88,6 +90,21 @@ def corrected(predictor: Predictor, *, decode: Correction, prefill: Correction) 
         ttft_interval=prefill.interval,
         notes=(*predictor.notes, note),
     )
+
+
+def not_below(predictor: Predictor, bound: Predictor) -> Predictor:
+    """The predictor with every table at least the bound's, and a note where that raised it; same grids, else itself."""
+    grids = ("tokens", "sequences", "decode_batch", "decode_context", "chunk", "prior")
+    if not all(np.array_equal(getattr(predictor, name), getattr(bound, name)) for name in grids):
+        return predictor
+    tables = {
+        name: np.maximum(getattr(predictor, name), getattr(bound, name))
+        for name in ("token_s", "sequence_s", "decode_s", "prefill_s")
+    }
+    if all(np.array_equal(table, getattr(predictor, name)) for name, table in tables.items()):
+        return predictor
+    note = "measured runs say less than the roofline allows: held at the roofline"
+    return replace(predictor, **tables, notes=(*predictor.notes, note))
 
 
 def _within(interval: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
