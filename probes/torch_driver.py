@@ -14,6 +14,7 @@ CPU by the process's clock.
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import sys
 import time
@@ -41,6 +42,9 @@ def main() -> None:
                 point = {"op": op["name"], "x": x, "y": y}
                 _say({"begun": point})
                 _say(point | _measured(op, (x, y), device, request))
+    if request["ranks"] > 1:
+        torch.distributed.barrier()  # a rank that left early would close the others' connections
+        torch.distributed.destroy_process_group()
 
 
 def _join(request: dict) -> None:
@@ -71,21 +75,27 @@ def _times(call, device: torch.device, *, repeats: int, graph: bool) -> list[flo
     for _ in range(WARM_RUNS):
         call()
     if device.type != "cuda":
-        return [_timed_on_cpu(call) for _ in range(max(2, repeats))]
+        runs = _runs(call)
+        return [_timed_on_cpu(call, runs) for _ in range(max(2, repeats))]
     torch.cuda.synchronize()
     run = _captured(call) if graph else call
     flush = torch.empty(FLUSH_BYTES, dtype=torch.int8, device=device)
     return [_timed_on_cuda(run, flush) for _ in range(max(2, repeats))]
 
 
-def _timed_on_cpu(call) -> float:  # noqa: ANN001
-    runs, begun = 0, time.perf_counter()
-    while True:
+def _timed_on_cpu(call, runs: int) -> float:  # noqa: ANN001
+    begun = time.perf_counter()
+    for _ in range(runs):
         call()
-        runs += 1
-        elapsed = time.perf_counter() - begun
-        if elapsed >= LEAST_REPEAT_S:
-            return elapsed / runs
+    return (time.perf_counter() - begun) / runs
+
+
+def _runs(call) -> int:  # noqa: ANN001
+    """Calls per repeat, the same on every rank: one that called a collective more often would wait for ever."""
+    once = torch.tensor([_timed_on_cpu(call, 1)])
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(once, op=torch.distributed.ReduceOp.MIN)
+    return max(1, math.ceil(LEAST_REPEAT_S / max(1e-7, once.item())))
 
 
 def _timed_on_cuda(run, flush: torch.Tensor) -> float:  # noqa: ANN001
