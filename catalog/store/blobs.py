@@ -40,6 +40,9 @@ class Blobs(Protocol):
     def put_folder(self, folder: str, files: Mapping[str, bytes], *, last: str) -> bool:
         """Write all `files` under `folder` unless it is taken; readers who look for `last` see all of them or none."""
 
+    def remove(self, name: str) -> None:
+        """Delete what was put under `name`; nothing there is no error."""
+
     def names(self, folder: str = "") -> list[str]:
         """List every name below `folder`, sorted; empty where there is no such folder."""
 
@@ -127,6 +130,13 @@ class Directory:
         _sync_folder(target.parent)
         return True
 
+    def remove(self, name: str) -> None:
+        """Unlink the file and sync the folder."""
+        path = self.root / _checked(name)
+        path.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            _sync_folder(path.parent)
+
     def names(self, folder: str = "") -> list[str]:
         """List the files below a folder; temporary ones, of which a killed writer may leave some, are not names."""
         start = self.root / _checked(folder) if folder else self.root
@@ -188,6 +198,13 @@ class Bucket:
         for name in sorted(files, key=lambda name: (name == last, name)):
             self.put(f"{folder}/{name}", files[name])
         return True
+
+    def remove(self, name: str) -> None:
+        """Delete one object."""
+        import obstore  # noqa: PLC0415
+
+        with _reached():
+            obstore.delete(self._store, _checked(name))
 
     def names(self, folder: str = "") -> list[str]:
         """List the objects below a folder."""

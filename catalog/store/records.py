@@ -117,6 +117,21 @@ class Store:
         except pl.exceptions.PolarsError as error:
             raise self._corrupt(name, f"not a table ({error})") from error
 
+    def bytes_of(self, name: RecordName) -> bytes:
+        """Bytes of one record, its digest verified; CorruptRecord otherwise."""
+        return self._checked(name)[0]
+
+    def take(self, name: RecordName, data: bytes) -> bool:
+        """Add a record of another store under its own name; tell whether it was new. BadInput for other bytes."""
+        if hashlib.sha256(data).hexdigest() != name.content:
+            what = f"{name}: the bytes are not those that its name promises"
+            raise BadInput(what, mend="copy it again")
+        return self._blobs.put(str(name), data)
+
+    def remove(self, name: RecordName) -> None:
+        """Delete one record. Nothing that is in use may be: `catalog.store.upkeep` says what is not."""
+        self._blobs.remove(str(name))
+
     def names(self, kind: str | None = None) -> tuple[RecordName, ...]:
         """List records, of one kind or all, sorted by kind, key and serial; other files are passed over."""
         return _parsed(self._blobs.names(kind or ""))

@@ -1,4 +1,4 @@
-"""`fleetplan catalog`: list, show and verify the records of the catalog."""
+"""`fleetplan catalog`: list, show, verify, thin out and export the records of the catalog."""
 
 from __future__ import annotations
 
@@ -70,3 +70,49 @@ def verify(*, root: options.Root = options.ROOT, as_json: options.Json = False) 
         sys.stderr.write(f"damaged: {why}\n")
     if wrong:
         raise typer.Exit(1)
+
+
+@app.command()
+def gc(
+    *,
+    root: options.Root = options.ROOT,
+    out: options.Out = options.OUT,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete them; without it they are only listed.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """List (or delete) records that nothing needs: older ones of a key, and pieces of probes that were finished.
+
+    The newest record of each key stays, and so does whatever a plan under --out cites.
+    """
+    from flows.site import site_at  # noqa: PLC0415
+    from flows.upkeep import unneeded  # noqa: PLC0415
+
+    site = site_at(root, out)
+    names = unneeded(site)
+    for name in names if delete else ():
+        site.store.remove(name)
+    if as_json:
+        options.print_json({"records": [str(name) for name in names], "deleted": delete})
+        return
+    for name in names:
+        sys.stdout.write(f"{name}\n")
+    sys.stdout.write(f"{len(names):,} records {'deleted' if delete else 'not needed; --delete deletes them'}\n")
+
+
+@app.command("export")
+def export(
+    to: Annotated[str, typer.Argument(help="A .parquet or .csv file for one table, or a root (folder or URL).")],
+    *,
+    root: options.Root = options.ROOT,
+    kind: Kind = None,
+    as_json: options.Json = False,
+) -> None:
+    """Write the newest record of each key elsewhere: as they are into another root, or as one flat table."""
+    from flows.site import store_at  # noqa: PLC0415
+    from flows.upkeep import export_records  # noqa: PLC0415
+
+    count = export_records(store_at(root), to, kind=kind)
+    if as_json:
+        options.print_json({"exported": count, "to": to})
+    else:
+        sys.stdout.write(f"{count:,} records exported to {to}\n")
