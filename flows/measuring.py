@@ -8,21 +8,26 @@ that was killed goes on where it stood.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import polars as pl
+
 from catalog.errors import BadInput
 from catalog.fingerprints import Fingerprint, FingerprintKey
-from catalog.gpus import GPU
+from catalog.gpus import GPU, find_gpu
 from catalog.models import Model, find_model, parse_config
 from catalog.quantizations import QuantizationName
 from catalog.store import RecordName, Store
 from flows.engine_probe import EngineSettings, probe_engine
 from flows.kept import Kept, Row
 from flows.probe import Fingerprints, Pair, keep
+from flows.refining import Refined, Weight, refine
 from planner.ops import ops
 from planner.roofline import op_time
 from planner.strategies import Configuration
@@ -31,6 +36,13 @@ from probes.torch import TorchRunner
 from probes.vllm import VllmRunner
 
 RunnerName = Literal["torch", "vllm"]
+#: What a vLLM engine on a CPU is told unless the user says otherwise; on GPUs vLLM's own defaults stand.
+_CPU_ENGINE: dict[str, object] = {
+    "dtype": "bfloat16", "max_model_len": 2048, "max_num_seqs": 16, "max_num_batched_tokens": 2048,
+    "enforce_eager": True,
+}  # fmt: skip
+_GPU_ENGINE: dict[str, object] = {"max_model_len": 16384, "max_num_seqs": 128, "max_num_batched_tokens": 8192}
+_CPU_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "0"}
 _MAX_CONFIG_BYTES = 4_000_000
 _ASK_S = 60.0
 _VERSIONS = {
@@ -69,6 +81,37 @@ class Answer:
     """Pieces measured now."""
     found: int
     """Pieces that were there."""
+    refined: Refined | None = None
+    """What a budget added."""
+
+
+def asked_of(  # noqa: PLR0913 - one argument per thing that is asked
+    model: str,
+    gpu: str,
+    runner: str,
+    *,
+    tp: int = 1,
+    quantization: str = "bf16",
+    python: str = "",
+    engine: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Asked:
+    """A probe from the words of a user, with the settings that its device needs. Raises BadInput."""
+    if runner not in get_args(RunnerName):
+        raise BadInput(f"unknown runner {runner!r}", mend="give torch or vllm")
+    found, config = read_model(model)
+    device = find_gpu(gpu)
+    on_cpu, vllm = device.vendor == "cpu", runner == "vllm"
+    return Asked(
+        runner="vllm" if vllm else "torch", model=found, config=config, gpu=device, tp=tp,
+        quantization=quantization_of(quantization), python=python or _python(vllm=vllm),
+        engine=((_CPU_ENGINE if on_cpu else _GPU_ENGINE) | dict(engine or {})) if vllm else {},
+        environment=(_CPU_ENVIRONMENT if on_cpu and vllm else {}) | dict(environment or {}),
+    )  # fmt: skip
+
+
+def _python(*, vllm: bool) -> str:
+    return os.environ.get("FLEETPLAN_VLLM_PYTHON", ".venv-vllm/bin/python") if vllm else sys.executable
 
 
 def read_model(text: str) -> tuple[Model, Mapping[str, Any] | None]:
@@ -114,8 +157,18 @@ def key_of(asked: Asked) -> FingerprintKey:
     )  # fmt: skip
 
 
-def measure_missing(asked: Asked, store: Store, *, on_row: Callable[[Row], None] | None = None) -> Answer:
+def measure_missing(
+    asked: Asked,
+    store: Store,
+    *,
+    on_row: Callable[[Row], None] | None = None,
+    budget_s: float = 0.0,
+    weight: Weight = lambda _: 1.0,
+) -> Answer:
     """Measure the pair unless the store holds it; every piece is kept as it comes.
+
+    With `budget_s` further sizes are measured where interpolation is in doubt and the `weight` of a plan is on them,
+    for about that long, also of a pair that the store holds.
 
     Raises:
         BadInput: the interpreter lacks what the runner needs, or the config cannot be cut.
@@ -125,9 +178,8 @@ def measure_missing(asked: Asked, store: Store, *, on_row: Callable[[Row], None]
         model=asked.model.name, gpu=asked.gpu.name, tp=asked.tp, quantization=asked.quantization
     )
     pair = Pair(key=key, model=asked.model, gpu=asked.gpu, configuration=configuration)
-    there = Fingerprints(store)
-    known = there[key]
-    if known is not None:
+    known = Fingerprints(store)[key]
+    if known is not None and budget_s <= 0:
         return Answer(fingerprint=known, record=None, measured=0, found=known.points.height)
     kept, measured = Kept(store, key), []
 
@@ -137,19 +189,33 @@ def measure_missing(asked: Asked, store: Store, *, on_row: Callable[[Row], None]
         if on_row is not None:
             on_row(row)
 
+    found = len(kept.rows)
     fingerprint = _run(asked, pair, kept.rows, heard)
+    refined = None
+    if budget_s > 0 and not fingerprint.points.is_empty():
+        served = fingerprint.points.filter(pl.col("kind") == "overhead")
+
+        def further(sizes: grid.Grid) -> Fingerprint:
+            steps = _run(asked, pair, [*kept.rows, *measured], heard, more=sizes)
+            return replace(steps, points=pl.concat([steps.points, served]))
+
+        refined = refine(fingerprint, further, budget_s=budget_s, weight=weight)
+        fingerprint = refined.fingerprint
     # With no point at all there is nothing to plan with: the reasons are shown, and the next probe tries again.
     record = None if fingerprint.points.is_empty() else keep(fingerprint, store)
-    return Answer(fingerprint=fingerprint, record=record, measured=len(measured), found=len(kept.rows))
+    return Answer(fingerprint=fingerprint, record=record, measured=len(measured), found=found, refined=refined)
 
 
-def _run(asked: Asked, pair: Pair, known: list[Row], heard: Callable[[Row], None]) -> Fingerprint:
+def _run(
+    asked: Asked, pair: Pair, known: list[Row], heard: Callable[[Row], None], *, more: grid.Grid | None = None
+) -> Fingerprint:
+    """Measure the coarse grid, or only the sizes of `more`, where `known` rows do not hold them."""
     on_cpu = asked.gpu.vendor == "cpu"
     if asked.runner == "torch":
         # The data of the type `cpu` are placeholders: no bound to refuse a measurement by.
         runner = TorchRunner(device="cpu" if on_cpu else "cuda", python=asked.python,
-                             sizes=grid.SMALL if on_cpu else grid.COARSE, bound=None if on_cpu else op_time,
-                             deadline_s=600.0)  # fmt: skip
+                             sizes=more or (grid.SMALL if on_cpu else grid.COARSE),
+                             bound=None if on_cpu else op_time, deadline_s=600.0)  # fmt: skip
         return runner.run(pair.key, ops(asked.model, pair.configuration), gpu=asked.gpu, known=known, on_row=heard)
     if asked.config is None:
         raise BadInput(f"the vllm runner needs {asked.model.name}'s config.json", mend="give its path as --model")
@@ -158,14 +224,16 @@ def _run(asked: Asked, pair: Pair, known: list[Row], heard: Callable[[Row], None
     )
     limits = {name: _whole(asked.engine, name, default) for name, default in (
         ("max_model_len", 2048), ("max_num_batched_tokens", 2048), ("max_num_seqs", 16))}  # fmt: skip
-    sizes = (grid.SMALL if on_cpu else grid.COARSE).within(
+    sizes = (more or (grid.SMALL if on_cpu else grid.COARSE)).within(
         max_model_len=limits["max_model_len"], max_tokens=limits["max_num_batched_tokens"],
         max_seqs=limits["max_num_seqs"],
     )  # fmt: skip
     one_thread = asked.environment.get("OMP_NUM_THREADS") == "1"
     vllm = VllmRunner(python=asked.python, config=asked.config, engine=settings.arguments, sizes=sizes, together=on_cpu,
                       environment=asked.environment, clock="cpu" if on_cpu and one_thread else "wall")  # fmt: skip
-    return probe_engine(pair.key, asked.config, settings, runner=vllm, known=known, on_row=heard)
+    return probe_engine(
+        pair.key, asked.config, settings, runner=vllm, serve=more is None, known=known, on_row=heard
+    )  # fmt: skip
 
 
 def _whole(engine: Mapping[str, object], name: str, default: int) -> int:

@@ -6,8 +6,9 @@ needs in seconds; `next_point` picks a further one where the interval is widest 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from catalog.fingerprints import OpKind
 
@@ -62,17 +63,21 @@ SMALL = Grid(
 )
 
 
+Where = TypeVar("Where", bound=Hashable)
+"""A size, or an axis and a size on it."""
+
+
 def next_point(
-    candidates: Sequence[Size],
+    candidates: Sequence[Where],
     *,
-    interval: Mapping[Size, float],
-    weight: Mapping[Size, float],
-    seconds: Mapping[Size, float],
-) -> Size | None:
+    interval: Mapping[Where, float],
+    weight: Mapping[Where, float],
+    seconds: Mapping[Where, float],
+) -> Where | None:
     """The candidate whose measurement narrows the decision most per second of probing; None when nothing is gained.
 
     Args:
-        candidates: sizes not measured yet.
+        candidates: sizes not measured yet, all of one type that sorts.
         interval: log width of the predictor's 90 % interval at each size; a measured point brings it near zero.
         weight: share of the decision's time that is spent at that size (zero where tonight's plan does not go).
         seconds: expected cost of measuring it.
@@ -80,5 +85,16 @@ def next_point(
     gains = {
         size: interval.get(size, 0.0) * weight.get(size, 0.0) / max(seconds.get(size, 1.0), 1e-6) for size in candidates
     }
-    best = max(sorted(gains), key=lambda size: gains[size], default=None)
+    best = max(sorted(gains), key=lambda size: gains[size], default=None)  # type: ignore[type-var]
     return best if best is not None and gains[best] > 0 else None
+
+
+def only(sizes: Iterable[tuple[str, Size]]) -> Grid:
+    """A grid of single sizes, each under the name of its axis (a field of `Grid`)."""
+    found: dict[str, list[Size]] = {"tokens": [], "sequences": [], "decode": [], "prefill": []}
+    for axis, size in sizes:
+        found[axis].append(size)
+    return Grid(
+        tokens=tuple(x for x, _ in found["tokens"]), sequences=tuple(x for x, _ in found["sequences"]),
+        decode=tuple(found["decode"]), prefill=tuple(found["prefill"]),
+    )  # fmt: skip

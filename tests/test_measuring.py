@@ -169,3 +169,23 @@ def test_killed_at_any_moment_the_command_goes_on(config, tmp_path):
 def _pieces(tmp_path):
     folder = tmp_path / "var" / "catalog" / KIND
     return sum(1 for path in folder.glob("*.json")) if folder.exists() else 0
+
+
+def test_a_budget_measures_where_interpolation_is_in_doubt(asked, monkeypatch, tmp_path):
+    """Beyond the grid sizes are measured around the bend of the curve; they are kept, and not measured again."""
+    bent = tmp_path / "bent.py"
+    bent.write_text(DRIVER.replace("1e-4 * (1 + x)", "max(1e-4, 1e-6 * x)"))
+    monkeypatch.setattr(torch, "_DRIVER", bent)
+    store = Store(tmp_path / "store")
+    plain = measure_missing(asked, store)
+    more = measure_missing(asked, store, budget_s=5.0)
+    assert plain.refined is None
+    assert more.refined is not None
+    assert more.found == plain.measured
+    assert more.measured > 0
+    assert more.fingerprint.points.height > plain.fingerprint.points.height
+    sizes = {x for (axis, (x, _)) in more.refined.added if axis == "tokens"}
+    assert any(64 < x < 256 for x in sizes)
+    again = measure_missing(asked, store)
+    assert again.measured == 0
+    assert again.fingerprint.points.height == more.fingerprint.points.height

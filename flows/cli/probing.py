@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from catalog.errors import BadInput
 from flows.cli import options
 
-#: What a vLLM engine on a CPU is told unless the user says otherwise; on GPUs vLLM's own defaults stand.
-_CPU_ENGINE: dict[str, object] = {
-    "dtype": "bfloat16", "max_model_len": 2048, "max_num_seqs": 16, "max_num_batched_tokens": 2048,
-    "enforce_eager": True,
-}  # fmt: skip
-_GPU_ENGINE: dict[str, object] = {"max_model_len": 16384, "max_num_seqs": 128, "max_num_batched_tokens": 8192}
-_CPU_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "0"}
+if TYPE_CHECKING:
+    from flows.refining import Refined
 
 
 def register(app: typer.Typer) -> None:
@@ -38,50 +32,60 @@ def probe(  # noqa: PLR0913 - options
     python: Annotated[str, typer.Option(help="Interpreter that has torch or vLLM.")] = "",
     engine: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, an engine argument of vLLM; repeat.")] = None,
     env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, a variable of the probe; repeat.")] = None,
+    budget: Annotated[float, typer.Option(min=0, max=86400, help="Seconds for sizes beyond the coarse grid.")] = 0.0,
     root: options.Root = options.ROOT,
+    out: options.Out = options.OUT,
     as_json: options.Json = False,
 ) -> None:
-    """Measure a model on this machine's device; killed and started again, it measures only what is missing."""
-    if runner not in {"torch", "vllm"}:
-        raise BadInput(f"unknown runner {runner!r}", mend="give torch or vllm")
-    from catalog.gpus import find_gpu  # noqa: PLC0415 - tables are loaded for this command alone
-    from flows.measuring import Asked, measure_missing, quantization_of, read_model  # noqa: PLC0415
-    from flows.site import store_at  # noqa: PLC0415
+    """Measure a model on this machine's device; killed and started again, it measures only what is missing.
 
-    found, config = read_model(model)
-    device = find_gpu(gpu)
-    on_cpu, vllm = device.vendor == "cpu", runner == "vllm"
-    asked = Asked(
-        runner="vllm" if vllm else "torch", model=found, config=config, gpu=device, tp=tp,
-        quantization=quantization_of(quantization), python=python or _python(vllm=vllm),
-        engine=((_CPU_ENGINE if on_cpu else _GPU_ENGINE) | _pairs(engine, json_values=True)) if vllm else {},
-        environment=(_CPU_ENVIRONMENT if on_cpu and vllm else {}) | _pairs(env),
+    With --budget it goes on where interpolation between sizes is most in doubt and the plan in force (of --out) leans
+    on it, until that is certain enough or the seconds are spent.
+    """
+    from flows.measuring import asked_of, measure_missing  # noqa: PLC0415 - tables are loaded for this command alone
+    from flows.publish import in_force  # noqa: PLC0415
+    from flows.refining import planned  # noqa: PLC0415
+    from flows.site import site_at  # noqa: PLC0415
+
+    site = site_at(root, out)
+    asked = asked_of(
+        model, gpu, runner, tp=tp, quantization=quantization, python=python,
+        engine=_pairs(engine, json_values=True), environment=_pairs(env),
     )  # fmt: skip
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an end that lets the probe's processes be stopped
     begun = time.monotonic()
-    answer = measure_missing(asked, store_at(root), on_row=_progress)
+    weight = planned(in_force(site.plans).plan, model=asked.model.name, gpu=asked.gpu.name)
+    answer = measure_missing(asked, site.store, on_row=_progress, budget_s=budget, weight=weight)
     if sys.stderr.isatty():
         sys.stderr.write("\r\033[K")
     failures = dict(answer.fingerprint.failures)
     shown = {
-        "model": answer.fingerprint.key.model, "gpu": device.name, "measured": answer.measured, "found": answer.found,
-        "points": answer.fingerprint.points.height, "failures": failures,
+        "model": answer.fingerprint.key.model, "gpu": asked.gpu.name, "measured": answer.measured,
+        "found": answer.found, "points": answer.fingerprint.points.height, "failures": failures,
         "record": None if answer.record is None else str(answer.record),
-        "provenance": answer.fingerprint.provenance, "seconds": round(time.monotonic() - begun, 1),
+        "refined": _refined(answer.refined), "provenance": answer.fingerprint.provenance,
+        "seconds": round(time.monotonic() - begun, 1),
     }  # fmt: skip
     if as_json:
         options.print_json(shown)
     else:
         for what, why in answer.fingerprint.failures.items():
             sys.stderr.write(f"not measured: {what}: {why}\n")
-        sys.stdout.write(f"{found.name} on {device.name}: {answer.measured} pieces measured, {answer.found} found, "
-                         f"{answer.fingerprint.points.height} points, {shown['seconds']} s\n")  # fmt: skip
+        sys.stdout.write(f"{asked.model.name} on {asked.gpu.name}: {answer.measured} pieces measured, "
+                         f"{answer.found} found, {shown['points']} points, {shown['seconds']} s\n")  # fmt: skip
+        if answer.refined is not None:
+            sys.stdout.write(f"{len(answer.refined.added)} sizes beyond the grid; doubt left at most "
+                             f"{answer.refined.widest:.1%}: {answer.refined.ended}\n")  # fmt: skip
     if answer.fingerprint.points.is_empty():
         raise typer.Exit(1)
 
 
-def _python(*, vllm: bool) -> str:
-    return os.environ.get("FLEETPLAN_VLLM_PYTHON", ".venv-vllm/bin/python") if vllm else sys.executable
+def _refined(refined: Refined | None) -> dict[str, Any] | None:
+    """What a budget added, as JSON."""
+    if refined is None:
+        return None
+    added = [{"axis": axis, "x": x, "y": y} for axis, (x, y) in refined.added]
+    return {"added": added, "widest": refined.widest, "ended": refined.ended}
 
 
 def _pairs(texts: list[str] | None, *, json_values: bool = False) -> dict[str, Any]:
