@@ -181,3 +181,17 @@ def test_any_name_is_a_model_or_bad_input(name: str) -> None:
         assert find_model(name).num_layers > 0
     except BadInput as error:
         assert "model" in str(error) or "unsupported" in str(error)  # noqa: PT017 - either outcome is lawful
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [
+        ("meta-llama/Meta-Llama-3-70B-Instruct", 70.55), ("Qwen/Qwen2.5-14B", 14.77), ("google/gemma-2-27b-it", 27.23),
+        ("google/gemma-3-12b-it", 11.77), ("microsoft/phi-4", 14.66), ("zai-org/GLM-4.5-Air", 106.85),
+        ("deepseek-ai/DeepSeek-V2-Lite", 15.71), ("mistralai/Mistral-Nemo-Instruct-2407", 12.25),
+        ("Qwen/Qwen3-VL-235B-A22B-Thinking", 235.09), ("deepseek-ai/DeepSeek-R1-Distill-Qwen-32B", 32.76),
+    ],
+)  # fmt: skip
+def test_shapes_add_up_to_the_published_size(name, billions):
+    """The weights that the shapes hold are as many as the publisher says, whatever the fine-tune is called."""
+    assert weight_elements(find_model(name)).total / 1e9 == pytest.approx(billions, abs=0.01)

@@ -45,6 +45,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "Qwen3ForCausalLM": Architecture(sliding="qwen"),
     "MistralForCausalLM": Architecture(sliding="all"),
     "Mistral3ForConditionalGeneration": Architecture(sliding="all", wrapped=True),
+    "Phi3ForCausalLM": Architecture(sliding="all"),
+    "GemmaForCausalLM": Architecture(),
     "Gemma2ForCausalLM": Architecture(sliding="even"),
     "Gemma3ForCausalLM": Architecture(sliding="pattern", pattern=6),
     "Gemma3ForConditionalGeneration": Architecture(sliding="pattern", pattern=6, wrapped=True),
@@ -54,6 +56,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "Qwen2MoeForCausalLM": Architecture(sliding="qwen", experts="qwen"),
     "Qwen3MoeForCausalLM": Architecture(sliding="qwen", experts="qwen"),
+    "Qwen3VLForConditionalGeneration": Architecture(sliding="qwen", wrapped=True),
+    "Qwen3VLMoeForConditionalGeneration": Architecture(sliding="qwen", experts="qwen", wrapped=True),
     "DeepseekV2ForCausalLM": _DEEPSEEK,
     "DeepseekV3ForCausalLM": _DEEPSEEK,
     "KimiK25ForConditionalGeneration": Architecture(

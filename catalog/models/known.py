@@ -35,7 +35,8 @@ _SUFFIXES: tuple[tuple[str, QuantizationName], ...] = (
     ("fp4", "nvfp4"),
     ("bf16", "bf16"),
 )
-_TUNED = re.compile(r"[-_.](instruct|chat|it|hf)$", re.IGNORECASE)
+# Endings that tell how a base model was trained further, or when: its shapes stay. Several may follow one another.
+_TUNED = re.compile(r"([-_.](instruct|chat|it|hf|base|thinking|preview|2[3-6](0[1-9]|1[0-2])))+$", re.IGNORECASE)
 
 
 @functools.cache
@@ -113,7 +114,9 @@ def find_model(name: str, extra: Iterable[Model] = ()) -> Model:
             return own[_squashed(spelling)]
         if _squashed(spelling) in _spellings():
             return _as_written(name, _known(_spellings()[_squashed(spelling)]), quantization)
-    tuned_of = _spellings().get(_squashed(_TUNED.sub("", base)))
+    bare = _TUNED.sub("", base)
+    written = (_squashed(bare + ending) for ending in ("", "-hf", "-Instruct", "-it"))
+    tuned_of = next((_spellings()[spelling] for spelling in written if spelling in _spellings()), None)
     if tuned_of is not None:
         return _tuned(base, _known(tuned_of))
     known = [*load_models(), *(model.name for model in own.values())]
