@@ -129,8 +129,8 @@ def report(gpu: GPU, rows: Sequence[dict[str, Any]], figures: dict[str, Any]) ->
     shown = [f"| {name.replace('_', ' ')} | {value} |" for name, value in figures.items()]
     points = ["| " + " | ".join(map(str, row)) + " |" for row in table.rows()]
     lines = [
-        f"# {gpu.name}: probe beside published kernel tables", "", f"{command} wrote this file: {how}, beside {against}.",
-        "", "| figure | value |", "|---|---|", *shown, "", "| " + " | ".join(table.columns) + " |",
+        f"# {gpu.name}: probe beside published kernel tables", "",
+        f"{command} wrote this file: {how}, beside {against}.", "", "| figure | value |", "|---|---|", *shown, "", "| " + " | ".join(table.columns) + " |",
         "|" + "---|" * len(table.columns), *points, "",
     ]  # fmt: skip
     return "\n".join(lines)
