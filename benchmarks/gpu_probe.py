@@ -130,7 +130,8 @@ def report(gpu: GPU, rows: Sequence[dict[str, Any]], figures: dict[str, Any]) ->
     points = ["| " + " | ".join(map(str, row)) + " |" for row in table.rows()]
     lines = [
         f"# {gpu.name}: probe beside published kernel tables", "",
-        f"{command} wrote this file: {how}, beside {against}.", "", "| figure | value |", "|---|---|", *shown, "", "| " + " | ".join(table.columns) + " |",
+        f"{command} wrote this file: {how}, beside {against}.", "",
+        "| figure | value |", "|---|---|", *shown, "", "| " + " | ".join(table.columns) + " |",
         "|" + "---|" * len(table.columns), *points, "",
     ]  # fmt: skip
     return "\n".join(lines)
