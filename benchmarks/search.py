@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import time
@@ -116,6 +117,11 @@ def figures(found: Searched, seconds: dict[str, float]) -> dict[str, Any]:
     }
 
 
+def exponent(first: dict[str, Any], last: dict[str, Any]) -> float:
+    """Power of the strategies that cpu_s grows by between two searches: 1 is linear growth."""
+    return math.log(last["cpu_s"] / first["cpu_s"]) / math.log(last["strategies"] / first["strategies"])
+
+
 def peer_search(python: str, gpus: int) -> dict[str, Any]:
     """The peer's wall time for its own search of the same model on one GPU type."""
     program = Path(python).with_name("aiconfigurator")
@@ -135,13 +141,20 @@ def main(json_only: bool, argv: list[str]) -> int:  # noqa: FBT001 - how every b
     parser.add_argument("--peer-python", default=os.environ.get("FLEETPLAN_PEER_PYTHON"))
     options = parser.parse_args(argv)
     World(NAMES[:1]).search(the_intent(), simulated=1)  # compile the kernels once
-    one = figures(*World(NAMES, copies=2).search(the_intent(), simulated=24))
+    one = figures(*World(NAMES).search(the_intent(), simulated=24))
     growth = [
         {"copies": copies, **figures(*World(NAMES, copies=copies).search(the_intent(), simulated=0))}
         for copies in (COPIES[:3] if options.quick else COPIES)
     ]
     same = figures(*World(("h200_sxm",)).search(the_intent(), simulated=24))
     peer = peer_search(options.peer_python, 32) if options.peer_python else None
-    result = {**one, "growth": growth, "same_as_peer": same, "peer": peer}
+    result = {
+        **one,
+        "cpu_s_per_10000": round(1e4 * one["cpu_s"] / one["strategies"], 3),
+        "growth_exponent": round(exponent(growth[0], growth[-1]), 3),
+        "growth": growth,
+        "same_as_peer": same,
+        "peer": peer,
+    }
     print(json.dumps(result, indent=None if json_only else 2))
     return 0

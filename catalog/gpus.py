@@ -108,7 +108,8 @@ def why_unserved(gpu: GPU, quantization: QuantizationName) -> str | None:
     if gpu.vendor != "nvidia":
         served = _ELSEWHERE[gpu.vendor]
         multiplied = needs.compute != "fp8" or "fp8" in gpu.peak  # off NVIDIA nothing dequantizes 8-bit floats
-        return None if quantization in served and multiplied else f"vLLM does not serve {quantization} on {gpu.vendor} hardware"
+        why = f"vLLM does not serve {quantization} on {gpu.vendor} hardware"
+        return None if quantization in served and multiplied else why
     if gpu.compute_capability < needs.min_capability:
         wanted = needs.min_capability / 10
         return f"{quantization} needs compute capability {wanted}, {gpu.name} has {gpu.compute_capability / 10}"

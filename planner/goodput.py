@@ -23,6 +23,7 @@ from planner.predict import Tables, pack
 from planner.queueing.engine import RULES, Engine, EngineRules
 from planner.queueing.queue import (
     COARSE,
+    Beside,
     Latencies,
     Queue,
     Transfer,
@@ -30,6 +31,7 @@ from planner.queueing.queue import (
     goodput_in,
     latencies_in,
     level_of,
+    middle_of,
     ready,
     residents_in,
     tail_in,
@@ -111,7 +113,9 @@ def enough(queue: Queue, slo: SLO | None, rate: float, cycle_s: float = 0.0) -> 
     servers = int(queue.pair.tokens.servers)
     resident = residents_in(queue, rate) * servers if rate > 0 else 0.0
     least = SIMULATED if slo is None or slo.attainment <= 0.95 else SIMULATED_TAIL
-    return min(max(least, 400 * servers, int(15 * resident), int(20 * cycle_s * rate)), 60_000)
+    # the noise of counts grows with the arrivals' squared coefficient of variation
+    noisy = least * max(1.0, queue.ca2)
+    return int(min(max(noisy, 400 * servers, 15 * resident, 20 * cycle_s * rate), 60_000))
 
 
 def margin_of(simulation: Simulation, slo: SLO) -> float:
@@ -225,14 +229,27 @@ class Ends:
         )  # fmt: skip
 
     def queue(self, deviations: float, quantiles: int = COARSE) -> Queue:
-        """The closed form `deviations` from the middle of the predictors' intervals: END is the slow end."""
+        """The closed form `deviations` from the middle of the predictors' intervals: END is the slow end.
+
+        Towards the slow end TTFT is at least what its own interval says of the middle's; the fast end keeps to the
+        steps, which is the safe side.
+        """
         both = zip(self.packed, self.engines, strict=True)
         queue = ready(
             self.engines, self.requests, replicas=self.replicas, router=self.router, transfer=self.transfer,
             tables=tuple(slowed(tables, engine, deviations) for tables, engine in both), quantiles=quantiles,
             rules=self.rules,
         )  # fmt: skip
-        return replace(queue, door_s=queue.door_s * slowdowns(self.engines[0], deviations)[1])
+        queue, first = replace(queue, door_s=queue.door_s * slowdowns(self.engines[0], deviations)[1]), self.engines[0]
+        if deviations <= 0 or first.middle is not None or first.predictor.ttft_interval is None:
+            return queue
+        ttft, steps = first.predictor.ttft_ends[1] ** (deviations / END), slowdowns(first, deviations)[0]
+        return replace(queue, beside=Beside(queue=self.queue(0.0, quantiles), ttft=ttft, steps=steps))
+
+    def calm(self) -> Ends:
+        """The strategy whose TTFT `queue(...).beside` speaks of: of engines at their slow end the middle ones."""
+        engines = middle_of(self.engines)
+        return replace(self, engines=engines, packed=tuple(pack(engine.predictor) for engine in engines))
 
 
 def slowdowns(engine: Engine, deviations: float) -> tuple[float, float]:
@@ -316,8 +333,13 @@ def _simulated(ends: Ends, requests: Requests, slo: SLO | None, *, seed: int, n:
         stable = rate < max(capacity_of(ends.queue(deviations)).rate, found[deviations] * surge)
         served = _runner(ends, deviations, requests, count, seed)(rate)
         seen[deviations] = _seen(served, slo, stable=stable)
-    slow = seen[END]
+    slow, beside = seen[END], ends.queue(END).beside
     high = (slow.ttft_at, slow.tpot_at) if slow.stable else (math.inf, math.inf)
+    if beside is not None:
+        calm = seen[0.0]
+        if ends.engines[0].middle is not None:
+            calm = _seen(_runner(ends.calm(), 0.0, requests, count, seed)(rate), slo, stable=True)
+        high = (max(high[0], beside.ttft * calm.ttft_at), high[1])
     method: Shown = "simulated" if requests.arrival_s is None else "replayed"
     return _estimate(ends, seen[0.0], high, found, bound.rate / surge, bound.binding, method, requests.rate)
 
@@ -348,9 +370,15 @@ def _simulated_goodput(  # noqa: PLR0913, PLR0917 - one call site gathers them
 ) -> float:
     if slo is None:
         return guess  # the capacity, which the closed form knows better than a finite run
-    serve = _runner(ends, deviations, requests, n, seed)
-    bound = capacity_of(ends.queue(deviations)).rate
-    return highest_within(lambda rate: margin_of(serve(rate), slo), guess, bound)[0]
+    serve, queue = _runner(ends, deviations, requests, n, seed), ends.queue(deviations)
+    bound = capacity_of(queue).rate
+    found = highest_within(lambda rate: margin_of(serve(rate), slo), guess, bound)[0]
+    if queue.beside is None or slo.ttft is None or found == 0:
+        return found
+    calm, eased = _runner(ends.calm(), 0.0, requests, n, seed), queue.beside.eased(slo)
+    if margin_of(calm(found), eased) >= 0:
+        return found
+    return min(found, highest_within(lambda rate: margin_of(calm(rate), eased), guess, bound)[0])
 
 
 def _seen(simulation: Simulation, slo: SLO | None, *, stable: bool) -> Latencies:

@@ -144,7 +144,7 @@ def _option(shape: Configuration, question: Question) -> Option | None:
         configuration=configuration,
         place=question.places[0],
         engine=engine,
-        slow=engine.paced(question.facts.slow[shape]),
+        slow=engine.slowest(question.facts.slow[shape]),
         quality=1.0,
         most=REPLICAS,
     )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hand_world import ALONE, CLUSTER, PRICES, found, intent, memory_of, predictor_of
 
 from catalog.power import load_power
 from planner.candidates.judge import Queueing
 from planner.goodput import estimate
-from planner.queueing import Engine, Transfer, capacity, goodput
+from planner.intents import SLO
+from planner.queueing import Engine, Transfer, capacity, goodput, rules_for
 from planner.queueing.queue import goodput_in, ready
 from planner.strategies import Collocated, Configuration, Pool
 from planner.workload import realize
@@ -63,6 +66,45 @@ def test_one_simulation_agrees_with_the_bracket():
             arrival_cv=REQUESTS.arrival_cv,
         )
         assert judge.holds(one, at, WISH.slo, replicas=2) is expected
+
+
+def test_the_rules_of_the_version_reach_every_method():
+    """A vLLM that schedules no step ahead answers sooner: in closed form, in simulation, and in one simulation."""
+    ahead, behind = (Queueing(rules=rules_for(version)) for version in ("0.32.0", "0.12.0"))
+    one, pool = engine(), Pool(configuration=Configuration(model="dense-8b", gpu="big"), replicas=1, node_pool="big-a")
+    strategy, load = Collocated(pool=pool), replace(REQUESTS, rate=5.0)
+    for method in ("closed_form", "simulated"):
+        late, soon = (judge.estimate(strategy, (one,), load, WISH.slo, method=method) for judge in (ahead, behind))
+        assert soon.ttft.mean < late.ttft.mean - 2e-3
+    idle = [judge.latency(one, load, WISH.slo, rate=1.0, replicas=1)["ttft"] for judge in (ahead, behind)]
+    assert idle[1] < idle[0]
+    between = SLO(ttft=f"{(late.ttft.p90 + soon.ttft.p90) / 2} s")
+    assert [judge.holds(one, load, between, replicas=1) for judge in (ahead, behind)] == [False, True]
+
+
+def test_the_slow_end_of_ttft_reaches_every_answer():
+    """An engine at its slow end whose TTFT has an interval of its own: latency, goodput and one simulation know it."""
+    judge, base = Queueing(), engine()
+    whole = base.paced(replace(base.predictor, ttft_interval=(0.5, 2.0)))
+    plain, wide = base.slowest(), whole.slowest()
+    load, slo = replace(REQUESTS, rate=5.0), SLO(ttft="120 ms", tpot="50 ms")
+    before, after = (judge.latency(each, load, slo, rate=1.0, replicas=1) for each in (plain, wide))
+    assert after["ttft"] > 1.3 * before["ttft"]
+    assert after["tpot"] == before["tpot"]
+    before, after = (judge.goodput((each,), load, slo, replicas=(1,)) for each in (plain, wide))
+    assert after < before
+    at = replace(REQUESTS, rate=0.5 * (before + after))
+    assert judge.holds(plain, at, slo, replicas=1)
+    assert not judge.holds(wide, at, slo, replicas=1)
+
+
+def test_a_judge_keeps_what_it_measured_last(monkeypatch):
+    """Its memory is bounded, and what it forgot it measures again."""
+    monkeypatch.setattr("planner.candidates.judge.KEPT", 2)
+    judge, engines = Queueing(), [engine() for _ in range(5)]
+    found = [judge.capacity((each,), REQUESTS) for each in engines]
+    assert len(judge.queues) <= 2
+    assert len(set(found)) == 1
 
 
 def test_a_real_search_is_simulated_and_repeatable():

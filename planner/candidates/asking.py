@@ -76,7 +76,7 @@ def ask(  # noqa: PLR0913 - the inputs of a search
         facts=facts,
         judge=judge or Queueing(),
         tally=tally,
-        prices=prices,
+        prices=_per_part(cluster, prices),
         power=(cluster.power_price or 0.0) * cluster.power_overhead,
         watts=watts,
         typical=typical_tokens(law),
@@ -95,6 +95,12 @@ def needed_length(intent: Intent, model: Model, requests: Requests) -> int:
     longest = math.ceil(int(total.max()) / LENGTH_STEP) * LENGTH_STEP
     within = float(np.mean(total <= model.max_position_embeddings))
     return min(longest, model.max_position_embeddings) if within >= 1 - REFUSED_SHARE else longest
+
+
+def _per_part(cluster: Cluster, prices: Mapping[str, float]) -> dict[str, float]:
+    """Prices per GPU, and per part of one where engines share it."""
+    parts = {pool.name: pool.engines_per_gpu for pool in cluster.pools}
+    return {name: price / parts.get(name, 1) for name, price in prices.items()}
 
 
 def find(gpus: Mapping[str, GPU], name: str) -> GPU | None:

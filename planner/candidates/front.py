@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from catalog.cluster import NodePool
 from planner.candidates.options import Question, replicas_in
 from planner.candidates.pairs import SizedPair
 from planner.candidates.sizing import ROUTER, with_reserve
@@ -21,6 +22,8 @@ from planner.strategies import Candidate, Collocated, Estimate, Pool, Strategy
 #: Kept of one share on one set of pools: the cheapest, and the fastest ones.
 CHEAPEST, FASTEST = 5, 3
 WATTS_PER_KILOWATT = 1000.0
+#: Bytes of an activation.
+BF16 = 2
 
 
 def placed(question: Question, sized: Iterable[Sized]) -> Iterator[Candidate]:
@@ -44,7 +47,12 @@ def placed(question: Question, sized: Iterable[Sized]) -> Iterator[Candidate]:
             )
             candidate = priced(question, strategy, estimate, quality=found.option.quality, share=found.share)
             if candidate is not None:
-                yield candidate
+                yield _with_reserve(candidate, (total - intent.availability.spares) / found.replicas)
+
+
+def _with_reserve(candidate: Candidate, grown: float) -> Candidate:
+    """What it can serve with `grown` times the replicas of its estimate: in proportion, a bound on the safe side."""
+    return replace(candidate, headroom=candidate.headroom * max(1.0, grown))
 
 
 def placed_pairs(question: Question, sized: Iterable[SizedPair]) -> Iterator[Candidate]:
@@ -66,7 +74,8 @@ def placed_pairs(question: Question, sized: Iterable[SizedPair]) -> Iterator[Can
         estimate = replace(found.estimate, watts_per_gpu=watts)
         candidate = priced(question, strategy, estimate, quality=found.pair.quality, share=found.share)
         if candidate is not None:
-            yield candidate
+            sides = zip((prompts, tokens), found.counts, strict=True)
+            yield _with_reserve(candidate, min((total - rules.spares) / needed for total, needed in sides))
 
 
 def priced(
@@ -87,16 +96,35 @@ def priced(
         numbers = {"cost": cost, "cost_limit": budget}
         question.tally.reject(str(strategy), "over_budget", said, nearest=numbers, judged=True)
         return None
+    notes = (*estimate.notes, *across_nodes(question, strategy, pools))
     return Candidate(
         intent=question.wish.intent.name,
         strategy=strategy,
-        estimate=estimate,
+        estimate=replace(estimate, notes=notes),
         cost_per_hour=cost,
         quality=quality,
         gpus=tuple(sorted(gpus.items())),
         share=share,
         headroom=max(1.0, estimate.goodput_low / (share * question.requests.rate)),
     )
+
+
+def across_nodes(question: Question, strategy: Strategy, pools: Mapping[str, NodePool]) -> Iterator[str]:
+    """What step times leave out where a replica spans nodes: they price every link as one inside a node."""
+    for pool in strategy.pools:
+        configuration, node_pool = pool.configuration, pools[pool.node_pool]
+        nodes = math.ceil(configuration.gpus / node_pool.gpus_per_node)
+        if nodes == 1:
+            continue
+        network = node_pool.network
+        sent = configuration.max_num_batched_tokens * question.wish.model.hidden_size * BF16 / configuration.tp
+        added = (nodes - 1) * (network.latency + sent / network.bandwidth)
+        what = (
+            "the exchange between experts is not priced"
+            if configuration.expert_parallel
+            else (f"hand-over between stages adds up to {added * 1e3:.2g} ms to a full step")
+        )
+        yield f"a replica spans {nodes} nodes of {node_pool.name}, whose network step times leave out: {what}"
 
 
 def front(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:

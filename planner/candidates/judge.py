@@ -10,16 +10,27 @@ from catalog.predictors import Predictor
 from planner.goodput import enough, estimate
 from planner.intents import SLO
 from planner.predict import Tables, pack
-from planner.queueing import Engine, Transfer
-from planner.queueing.clumps import clumps
+from planner.queueing import Engine, EngineRules, Transfer, with_replicas
+from planner.queueing.engine import RULES
 from planner.queueing.pace import HELD1, ITERATIONS
-from planner.queueing.queue import Queue, capacity_of, goodput_in, latencies_in, ready
-from planner.queueing.side import CAPACITY, LEAST_REQUESTS, Side, seen_ca2
+from planner.queueing.queue import (
+    Queue,
+    beside_of,
+    capacity_of,
+    goodput_in,
+    latencies_in,
+    middle_of,
+    ready,
+    tail_in,
+)  # fmt: skip
+from planner.queueing.side import CAPACITY
 from planner.simulate import simulate
 from planner.strategies import Estimate, Strategy
 from planner.workload import Requests
 
 Method = Literal["closed_form", "simulated", "replayed"]
+#: Measured queues that a judge keeps.
+KEPT = 32_768
 Engines = tuple[Engine, ...]
 """One engine, or a prefill and a decode engine."""
 
@@ -70,8 +81,10 @@ class Judge(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queueing:
-    """The judge of real searches. Keeps what it has measured, so one serves one search (or several on one load)."""
+    """The judge of real searches. Keeps what it has measured last, so that one may serve several searches."""
 
+    rules: EngineRules = RULES
+    """Of the vLLM version that will serve."""
     seed: int = 0
     queues: dict[tuple[Engines, Requests, Transfer | None], Queue] = field(default_factory=dict)
     tables: dict[Predictor, Tables] = field(default_factory=dict)
@@ -96,11 +109,12 @@ class Queueing:
         self, engine: Engine, requests: Requests, slo: SLO | None, *, rate: float, replicas: int
     ) -> dict[str, float]:
         """From the quasi-static closed form."""
-        queue = _with_replicas(self._queue((engine,), requests, None), (engine,), requests, (replicas,))
+        queue = with_replicas(self._whole((engine,), requests, None), (replicas,))
         found = latencies_in(queue, rate, slo)
         if not found.stable:
             return dict.fromkeys(("ttft", "tpot", "e2e"), math.inf)
-        return {"ttft": found.ttft_at, "tpot": found.tpot_at, "e2e": found.e2e.p90}
+        ttft, tpot = tail_in(queue, rate, slo)
+        return {"ttft": ttft, "tpot": tpot, "e2e": found.e2e.p90}
 
     def goodput(
         self,
@@ -112,23 +126,40 @@ class Queueing:
         transfer: Transfer | None = None,
     ) -> float:
         """The quasi-static closed form, least-requests router."""
-        return goodput_in(_with_replicas(self._queue(engines, requests, transfer), engines, requests, replicas), slo)
+        return goodput_in(with_replicas(self._whole(engines, requests, transfer), replicas), slo)
 
     def holds(self, engine: Engine, requests: Requests, slo: SLO, *, replicas: int) -> bool:
         """As many requests as an estimate takes, once."""
-        queue = _with_replicas(self._queue((engine,), requests, None), (engine,), requests, (replicas,))
+        queue = with_replicas(self._whole((engine,), requests, None), (replicas,))
         if requests.arrival_s is None and requests.rate >= capacity_of(queue).rate:
             return False
         n = None if requests.arrival_s is not None else enough(queue, slo, requests.rate)
-        return simulate(engine, requests, rate=requests.rate, replicas=replicas, n=n, seed=self.seed).holds(slo)
+
+        def kept(one: Engine, limits: SLO) -> bool:
+            served = simulate(
+                one, requests, rate=requests.rate, replicas=replicas, n=n, seed=self.seed, rules=self.rules
+            )
+            return served.holds(limits)
+
+        if not kept(engine, slo):
+            return False
+        middle, beside = engine.middle, queue.beside
+        return middle is None or beside is None or slo.ttft is None or kept(middle, beside.eased(slo))
 
     def estimate(
         self, strategy: Strategy, engines: Engines, requests: Requests, slo: SLO | None, *, method: Method
     ) -> Estimate:
         """`planner.goodput.estimate`; a replay is a simulation of requests that carry their arrivals."""
         how: Literal["closed_form", "simulated"] = "closed_form" if method == "closed_form" else "simulated"
-        found = estimate(strategy, engines, requests, slo, method=how, seed=self.seed)
+        found = estimate(strategy, engines, requests, slo, method=how, seed=self.seed, rules=self.rules)
         return replace(found, method="replayed") if method == "replayed" else found
+
+    def _whole(self, engines: Engines, requests: Requests, transfer: Transfer | None) -> Queue:
+        """The queue with what stands beside it, which capacity alone does not need."""
+        queue, middle = self._queue(engines, requests, transfer), engines[0].middle
+        if middle is None:
+            return queue
+        return replace(queue, beside=beside_of(middle, self._queue(middle_of(engines), requests, transfer)))
 
     def _queue(self, engines: Engines, requests: Requests, transfer: Transfer | None) -> Queue:
         """One replica of each side, measured once: pace does not depend on how many there are."""
@@ -136,25 +167,14 @@ class Queueing:
         if key not in self.queues:
             tables = tuple(self._pack(engine.predictor) for engine in engines)
             ones = (1,) * len(engines)
-            self.queues[key] = ready(engines, requests, replicas=ones, transfer=transfer, tables=tables)
+            if len(self.queues) >= KEPT:
+                self.queues.clear()
+            self.queues[key] = ready(
+                engines, requests, replicas=ones, transfer=transfer, tables=tables, rules=self.rules, whole=False
+            )
         return self.queues[key]
 
     def _pack(self, predictor: Predictor) -> Tables:
         if predictor not in self.tables:
             self.tables[predictor] = pack(predictor)
         return self.tables[predictor]
-
-
-def _with_replicas(queue: Queue, engines: Engines, requests: Requests, replicas: tuple[int, ...]) -> Queue:
-    """The same queue with other replica counts on its sides and links: what is measured does not depend on them."""
-    tokens = _side(queue.pair.tokens, replicas[-1] * engines[-1].predictor.engines, requests)
-    if len(engines) == 1:
-        return replace(queue, pair=queue.pair._replace(prompts=tokens, tokens=tokens))
-    prompts = _side(queue.pair.prompts, replicas[0] * engines[0].predictor.engines, requests)
-    link = queue.pair.link._replace(links=replicas[0])
-    return replace(queue, pair=queue.pair._replace(prompts=prompts, tokens=tokens, link=link))
-
-
-def _side(side: Side, servers: int, requests: Requests) -> Side:
-    seen = seen_ca2(requests.arrival_cv**2, servers, LEAST_REQUESTS)
-    return side._replace(servers=float(servers), ca2=seen, near=clumps(seen))

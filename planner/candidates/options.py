@@ -79,7 +79,7 @@ class Question:
     typical: int
     """Tokens that a running request holds on average."""
     prices: Mapping[str, float]
-    """Node pool -> dollars per GPU and hour."""
+    """Node pool -> dollars per GPU and hour, or per part of a GPU where engines share it."""
     power: float
     """Dollars per kWh at the socket, facility included; 0 = not charged."""
     watts: PowerConstants | None
@@ -124,7 +124,7 @@ def _batched(question: Question, place: Place, shape: Configuration, tokens: int
     cap = grid[-1]
     if not isinstance(held, Rejection):
         reference = _limited(shape, min(REFERENCE_SEQS, tokens), tokens)
-        engine = _engine(reference, predictor, held, question.typical)
+        engine = engine_for(reference, predictor, held, question.typical)
         cap = seqs_cap(question.judge.seqs(engine, question.requests), grid[-1])
     said = f"KV space feeds {cap} sequences: of more, some would be preempted"
     question.tally.reject(f"{shape} max_num_seqs", "dominated", said, count=len([seqs for seqs in grid if seqs > cap]))
@@ -134,12 +134,12 @@ def _batched(question: Question, place: Place, shape: Configuration, tokens: int
         if isinstance(held, Rejection):
             question.tally.reject(str(shape), held.reason, held.detail, nearest=held.nearest)
             continue
-        engine = _engine(configuration, predictor, held, question.typical)
+        engine = engine_for(configuration, predictor, held, question.typical)
         yield Option(
             configuration=configuration,
             place=place,
             engine=engine,
-            slow=engine.paced(question.facts.slow[shape]),
+            slow=engine.slowest(question.facts.slow[shape]),
             quality=question.wish.quality_of(shape.quantization, shape.kv_dtype),
             most=most_replicas(question.wish, place, configuration),
         )
@@ -149,7 +149,8 @@ def _limited(shape: Configuration, seqs: int, tokens: int) -> Configuration:
     return replace(shape, max_num_seqs=seqs, max_num_batched_tokens=tokens)
 
 
-def _engine(configuration: Configuration, predictor: Predictor, held: Memory, typical: int) -> Engine:
+def engine_for(configuration: Configuration, predictor: Predictor, held: Memory, typical: int) -> Engine:
+    """The engine of a configuration at the middle of its predictor, for requests of `typical` tokens."""
     return Engine(
         predictor=predictor,
         kv_tokens=held_tokens(held, typical, configuration.max_model_len),
@@ -182,6 +183,7 @@ def replicas_in(wish: Wish, pool: NodePool, place: Place, configuration: Configu
         return 0
     need, node = configuration.gpus, pool.gpus_per_node
     room = pool.gpus // node * (node // need) + pool.gpus % node // need if need <= node else pool.gpus // need
+    room *= pool.engines_per_gpu
     return min(room, wish.intent.max_replicas or room)
 
 

@@ -101,7 +101,8 @@ def pairs(question: Question, found: Sequence[Option]) -> Iterator[Pair]:
     slo = question.wish.intent.slo
     if slo is None or question.wish.intent.disaggregated == "forbidden":
         return
-    single = [option for option in found if option.configuration.pp == 1 and option.most > 0]
+    alike = [option for option in found if option.configuration.engines_per_gpu == 1]  # KV moves from whole GPUs alone
+    single = [option for option in alike if option.configuration.pp == 1 and option.most > 0]
     widest = [option for option in single if option.configuration.max_num_batched_tokens in PREFILL_TOKENS]
     narrow = [option for option in single if option.configuration.max_num_batched_tokens == MAX_NUM_BATCHED_TOKENS[0]]
     prompts = _side(question, _fullest(widest), alone(question.requests), _only(slo, "ttft"))

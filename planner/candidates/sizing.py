@@ -103,7 +103,7 @@ def refused(question: Question, sizer: Sizer, option: Option, rate: float) -> bo
     name, tally, most = str(option.configuration), question.tally, option.most
     capacity = sizer.capacity(option) * most
     if capacity < rate:
-        said = f"{most} replicas carry {capacity:.3g} requests/s"
+        said = f"{most} replica{'s carry' if most != 1 else ' carries'} {capacity:.3g} requests/s"
         tally.reject(name, "unstable_at_this_load", said, nearest={"rate": capacity, "rate_limit": rate})
         return True
     missed = too_slow(question, sizer, option)
@@ -113,7 +113,7 @@ def refused(question: Question, sizer: Sizer, option: Option, rate: float) -> bo
         return True
     found = sizer.goodput(option, most)
     if found < rate:
-        said = f"{most} replicas keep the SLO up to {found:.3g} requests/s"
+        said = f"{most} replica{'s keep' if most != 1 else ' keeps'} the SLO up to {found:.3g} requests/s"
         nearest = {"rate": found, "rate_limit": rate}
         tally.reject(name, "goodput_below_rate", said, nearest=nearest, judged=True)
     return found < rate

@@ -87,6 +87,8 @@ def link_domain(pool: NodePool, gpu: GPU) -> int:
 def hosts(pool: NodePool, gpu: GPU, configuration: Configuration) -> bool:
     """Whether one replica can stand on nodes of this pool: within a domain, a node, or whole nodes of it."""
     need = configuration.gpus
+    if pool.engines_per_gpu != configuration.engines_per_gpu:
+        return False
     if need > pool.gpus or configuration.tp > link_domain(pool, gpu):
         return False
     if need <= pool.gpus_per_node:
@@ -136,6 +138,31 @@ def shapes(
                     yield place, configuration
                     if place.gpu.link_domain > 1:
                         break  # more stages would only add bubbles
+        yield from _parts(wish, place, quantization, kv_dtype, (refused, fits, tally))
+
+
+def _parts(
+    wish: Wish,
+    place: Place,
+    quantization: QuantizationName,
+    kv_dtype: KVDtype,
+    rules: tuple[Refusal | None, Callable[[Configuration], bool], Tally],
+) -> Iterator[tuple[Place, Configuration]]:
+    """The shapes that hold a part of a GPU, one for each number of engines by which the place's pools share theirs."""
+    refused, fits, tally = rules
+    for engines in sorted({pool.engines_per_gpu for pool in place.pools} - {1}):
+        configuration = Configuration(
+            model=wish.model.name,
+            gpu=place.gpu.name,
+            quantization=quantization,
+            kv_dtype=kv_dtype,
+            max_model_len=wish.max_model_len,
+            engines_per_gpu=engines,
+        )
+        if refused is not None:
+            tally.reject(refused.family, refused.reason, refused.detail, count=len(GRID), nearest=refused.nearest)
+        elif fits(configuration):
+            yield place, configuration
 
 
 def splits(place: Place, model: Model) -> Iterator[tuple[int, int, bool]]:
@@ -243,6 +270,9 @@ def _placeless(place: Place, configuration: Configuration) -> Refusal | None:
         return None
     numbers = {"gpus": float(configuration.gpus), "gpus_limit": float(max(pool.gpus for pool in place.pools))}
     detail = f"no pool of {place.gpu.name} can hold a replica of {configuration.gpus} GPUs"
+    shared = [f"{pool.name} ({pool.engines_per_gpu} engines a GPU)" for pool in place.pools if pool.engines_per_gpu > 1]
+    if shared:
+        detail += f"; {', '.join(shared)} takes only engines that share a GPU"
     family = f"{configuration.gpu}-tp{configuration.tp}" + f"-pp{configuration.pp}" * (configuration.pp > 1)
     family += f"-dp{configuration.dp}" * (configuration.dp > 1)
     return Refusal(family=family, reason="not_enough_gpus", detail=detail, nearest=numbers)

@@ -294,7 +294,8 @@ def _nodes(question: Question, cluster: Cluster) -> Iterator[Relaxation]:
             needed = -(-running // per_node) * nodes_each
             more = needed - here.gpus // here.gpus_per_node
             if more > 0:
-                ways.append((more * here.gpus_per_node * question.prices[pool.name], pool.name, more, n))
+                price = question.prices[pool.name] * here.engines_per_gpu
+                ways.append((more * here.gpus_per_node * price, pool.name, more, n))
     if ways:
         _, name, more, n = min(ways, key=lambda way: way[:3])
         have = cluster.pool(name).nodes

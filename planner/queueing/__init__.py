@@ -18,6 +18,7 @@ from planner.queueing.queue import (
     goodput,
     kv_aware_seqs,
     latencies,
+    with_replicas,
 )
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "kv_aware_seqs",
     "latencies",
     "rules_for",
+    "with_replicas",
 ]

@@ -68,6 +68,8 @@ class Engine:
     max_model_len: int = 8192
     kv_bytes_per_token: float | None = None
     """Bytes of one token's KV over all GPUs of the engine: what a transfer to a decode engine moves."""
+    middle: Engine | None = None
+    """Of an engine at its slow end whose TTFT has an interval of its own: the engine at the middle."""
 
     def __post_init__(self) -> None:
         for name in ("kv_tokens", "block_size", "max_num_seqs", "max_num_batched_tokens", "max_model_len"):
@@ -89,5 +91,13 @@ class Engine:
         return min(self.max_num_seqs, self.max_num_batched_tokens)
 
     def paced(self, predictor: Predictor) -> Engine:
-        """The same engine at other step times, such as `engine.predictor.pessimistic`."""
+        """The same engine at other step times."""
         return replace(self, predictor=predictor)
+
+    def slowest(self, pessimistic: Predictor | None = None) -> Engine:
+        """The engine at the slow end of its predictor's interval (`predictor.pessimistic`, if it is at hand).
+
+        Steps are slow, and TTFT is at least the upper end of `ttft_interval` times the middle's, which stands beside.
+        """
+        whole = self.predictor.ttft_interval is not None
+        return replace(self, predictor=pessimistic or self.predictor.pessimistic, middle=self if whole else None)

@@ -138,15 +138,19 @@ def tpot_moments(d: float, side: Side) -> tuple[float, float]:
 
 @kernel
 def tpot_cdf(y: float, side: Side) -> float:
-    """P(TPOT <= y) over the requests that have one."""
-    share = 0.0
+    """P(TPOT <= y) over the requests that have one.
+
+    No iteration takes more than the token budget, so beyond such a one's time nearly all are below: what is left is the
+    variation of its decodes.
+    """
+    share, beyond = 0.0, y - side.mean[FULL_S]
+    full = 0.0
+    if beyond > 0:
+        full = 1.0 - 0.5 * math.erfc(beyond / (side.mean[SLOPE] * math.sqrt(2.0 * side.mean[N2]) + 1e-12))
     for i in range(len(side.summary.decodes)):
         m, v = tpot_moments(side.summary.decodes[i], side)
-        if y >= side.mean[FULL_S] + 3.0 * side.mean[SLOPE] * math.sqrt(side.mean[N2]):
-            share += side.summary.decode_share[i]
-        else:
-            floor = min(side.mean[FLOOR_S], 0.999 * m)
-            share += side.summary.decode_share[i] * gamma_cdf(y - floor, m - floor, v)
+        floor = min(side.mean[FLOOR_S], 0.999 * m)
+        share += side.summary.decode_share[i] * max(full, gamma_cdf(y - floor, m - floor, v))
     return share
 
 

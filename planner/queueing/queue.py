@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from catalog.errors import BadInput
 from planner.intents import SLO
 from planner.predict import Tables, pack
+from planner.queueing.clumps import clumps
 from planner.queueing.engine import RULES, Engine, EngineRules
 from planner.queueing.pace import HELD1, ITERATIONS
 from planner.queueing.side import (
@@ -25,6 +26,7 @@ from planner.queueing.side import (
     ROUND_ROBIN,
     Side,
     open_side,
+    seen_ca2,
 )  # fmt: skip
 from planner.queueing.solve import JOINT, STAMP, TPOT, TTFT, Ask, Link, Pair, goodput_of, latencies_of, measure_side
 from planner.queueing.summary import Summary, first_token_only, remote, summarize
@@ -83,9 +85,36 @@ class Queue:
     """Both sides of a strategy (one and the same for a collocated one), measured, and room to solve them."""
 
     pair: Pair
+    ca2: float
+    """Squared coefficient of variation of the arrivals before the router."""
+    router: Router
+    ranks: tuple[int, ...]
+    """Engines of one replica of each pool."""
     door_s: float
     token_s: float
     kv_tokens: float
+    beside: Beside | None = None
+    """Of the slow end of an interval: what bounds its TTFT as well."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Beside:
+    """The middle of an interval, with the multiplier that the slow end's TTFT reaches at least.
+
+    That multiplier was learned on measured TTFT as a whole; slow steps alone explain less of it.
+    """
+
+    queue: Queue
+    ttft: float
+    steps: float
+    """The multiplier of the steps of decodes."""
+
+    def eased(self, slo: SLO) -> SLO:
+        """What the middle must keep for the slow end to keep the SLO: jointly with the others, or TTFT by itself."""
+        limits = {"ttft": slo.ttft and slo.ttft / self.ttft, "tpot": None, "e2e": None}
+        if slo.joint:
+            limits |= {"tpot": slo.tpot and slo.tpot / self.steps, "e2e": slo.e2e and slo.e2e / self.steps}
+        return slo.model_copy(update=limits)
 
 
 def ready(  # noqa: PLR0913 - keywords
@@ -98,10 +127,12 @@ def ready(  # noqa: PLR0913 - keywords
     tables: tuple[Tables, ...] | None = None,
     quantiles: int = COARSE,
     rules: EngineRules = RULES,
+    whole: bool = True,
 ) -> Queue:
     """Measure a collocated engine, or a (prefill, decode) pair with its transfer, under a workload.
 
-    `tables` stand in for the predictors' own, such as those of the slow end. Raises BadInput when no request fits.
+    `tables` stand in for the predictors' own. An engine at its slow end (`Engine.slowest`) brings its middle along,
+    unless not the `whole` is wanted but capacity alone. Raises BadInput when no request fits.
     """
     if len(engines) != len(replicas) or len(engines) not in (1, 2) or (len(engines) == 2) != (transfer is not None):
         what = f"{len(engines)} engines, replicas {replicas!r}, transfer {transfer!r}"
@@ -113,19 +144,56 @@ def ready(  # noqa: PLR0913 - keywords
     prompt_engine, token_engine = engines[0], engines[-1]
     longest = min(engine.max_model_len for engine in engines)
     ca2 = requests.arrival_cv**2
-    whole = summarize(requests, prompt_engine.block_size, longest)
+    summary = summarize(requests, prompt_engine.block_size, longest)
     if transfer is None:
-        prompts = tokens = _side(prompt_engine, packed[0], whole, replicas[0], router, ca2, rules, quantiles)
+        prompts = tokens = _side(prompt_engine, packed[0], summary, replicas[0], router, ca2, rules, quantiles)
         link = Link(0, 0.0, 0.0)
     else:
-        prompts = _side(prompt_engine, packed[0], first_token_only(whole), replicas[0], router, ca2, rules, quantiles)
-        tokens = _side(token_engine, packed[1], remote(whole), replicas[1], router, ca2, rules, quantiles)
+        prompts = _side(prompt_engine, packed[0], first_token_only(summary), replicas[0], router, ca2, rules, quantiles)
+        tokens = _side(token_engine, packed[1], remote(summary), replicas[1], router, ca2, rules, quantiles)
         link = Link(replicas[0], transfer.latency_s, transfer.kv_bytes_per_token / transfer.bandwidth)
-    door = prompt_engine.predictor.request_s
+    beside = None
+    if whole and prompt_engine.middle is not None:
+        calm = ready(
+            middle_of(engines), requests, replicas=replicas, router=router, transfer=transfer, quantiles=quantiles,
+            rules=rules,
+        )  # fmt: skip
+        beside = beside_of(prompt_engine.middle, calm)
     return Queue(
-        pair=Pair(prompts, tokens, link, np.zeros(AFTER), np.ones(4)), door_s=door,
-        token_s=token_engine.predictor.output_token_s, kv_tokens=float(token_engine.kv_tokens),
+        pair=Pair(prompts, tokens, link, np.zeros(AFTER), np.ones(4)), ca2=ca2, router=router,
+        ranks=tuple(engine.predictor.engines for engine in engines), door_s=prompt_engine.predictor.request_s,
+        token_s=token_engine.predictor.output_token_s, kv_tokens=float(token_engine.kv_tokens), beside=beside,
     )  # fmt: skip
+
+
+def middle_of(engines: tuple[Engine, ...]) -> tuple[Engine, ...]:
+    """The engines at the middle of their intervals, as far as they know it."""
+    return tuple(engine.middle or engine for engine in engines)
+
+
+def beside_of(middle: Engine, queue: Queue) -> Beside:
+    """The queue of middle engines as it stands beside that of slow ones; `middle` computes the prompts."""
+    predictor = middle.predictor
+    return Beside(queue=queue, ttft=predictor.ttft_ends[1], steps=predictor.decode_interval[1])
+
+
+def with_replicas(queue: Queue, replicas: tuple[int, ...]) -> Queue:
+    """The same queue with other replica counts: what was measured of its engines does not depend on them.
+
+    Exactly what `ready` would make anew, without measuring; the room to solve it is shared with `queue`.
+    """
+    counts = [n * ranks for n, ranks in zip(replicas, queue.ranks, strict=True)]
+    tokens = prompts = _regrouped(queue, queue.pair.tokens, counts[-1])
+    link = queue.pair.link
+    if len(counts) == 2:
+        prompts, link = _regrouped(queue, queue.pair.prompts, counts[0]), link._replace(links=replicas[0])
+    beside = queue.beside and replace(queue.beside, queue=with_replicas(queue.beside.queue, replicas))
+    return replace(queue, pair=queue.pair._replace(prompts=prompts, tokens=tokens, link=link), beside=beside)
+
+
+def _regrouped(queue: Queue, side: Side, servers: int) -> Side:
+    seen = seen_ca2(queue.ca2, servers, ROUTERS[queue.router])
+    return side._replace(servers=float(servers), ca2=seen, near=clumps(seen))
 
 
 def _side(  # noqa: PLR0913, PLR0917 - one call site gathers them
@@ -176,7 +244,11 @@ def goodput_in(queue: Queue, slo: SLO | None) -> float:
     """Highest rate that meets the SLO (that is stable, without one), requests per second; 0 where none does."""
     if slo is None:
         return capacity_of(queue).rate
-    return float(goodput_of(STAMP, queue.pair, asked(queue, slo)))
+    ask, beside = asked(queue, slo), queue.beside
+    if beside is None or slo.ttft is None:
+        return float(goodput_of(STAMP, queue.pair, ask, queue.pair, ask, False))
+    calm = beside.queue
+    return float(goodput_of(STAMP, queue.pair, ask, calm.pair, asked(calm, beside.eased(slo)), True))
 
 
 def latencies_in(queue: Queue, rate: float, slo: SLO | None) -> Latencies:
@@ -207,7 +279,10 @@ def tail_in(queue: Queue, rate: float, slo: SLO | None) -> tuple[float, float]:
     """TTFT and TPOT at the SLO's quantile; infinite where the rate is beyond capacity."""
     out = np.full((3, 2), np.inf)
     latencies_of(STAMP, queue.pair, asked(queue, slo), rate, np.array([level_of(slo)]), out)
-    return float(out[TTFT, 1]), float(out[TPOT, 1])
+    ttft, tpot = float(out[TTFT, 1]), float(out[TPOT, 1])
+    if queue.beside is not None:
+        ttft = max(ttft, queue.beside.ttft * tail_in(queue.beside.queue, rate, slo)[0])
+    return ttft, tpot
 
 
 def residents_in(queue: Queue, rate: float) -> float:

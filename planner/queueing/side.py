@@ -5,6 +5,7 @@ Kernels share a side instead of long lists of arguments. Its small arrays are re
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -82,8 +83,14 @@ def open_side(  # noqa: PLR0913 - keywords
     return Side(
         open_pace(seqs, len(summary.share)), summary, clumps(seen), float(budget), float(tokens), float(servers), seen,
         float(ahead),
-        np.zeros(BOUND), np.zeros((quantiles, STATE)), np.zeros(MEAN), np.zeros(2 * seqs + 2),
+        np.zeros(BOUND), np.zeros((quantiles, STATE)), np.zeros(MEAN), _scratch(seqs),
     )  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def _scratch(seqs: int) -> Floats:
+    """Room for a chain of up to 2S steps (peakedness is at least a half); no kernel needs it once it is done."""
+    return np.zeros(2 * seqs + 2)
 
 
 def seen_ca2(ca2: float, servers: int, router: int) -> float:

@@ -25,8 +25,9 @@ Floats = NDArray[np.float64]
 
 #: Rows of `shares`.
 TTFT, TPOT, E2E, JOINT = 0, 1, 2, 3
-#: Halvings of a bracket of the capacity, and then chords.
-HALVINGS, CHORDS = 4, 6
+#: A bracket of rates is close when it is so narrow, relative to its upper end, that a chord through it is exact enough;
+#: and the least share of the capacity that is looked at.
+CLOSE, LEAST = 0.012, 1.5e-3
 #: Weight of comonotone against independent misses of several limits: calibrated on the simulator.
 TOGETHER = 0.1
 
@@ -156,30 +157,43 @@ def chord(low: float, high: float, at_low: float, at_high: float) -> float:
     return low + (high - low) * min(max(share, 0.03), 0.97)
 
 
+@kernel
+def margin_at(pair: Pair, ask: Ask, rate: float) -> float:
+    """Attainment beyond what is asked for; nothing is attained beyond capacity."""
+    return float((share_within(pair, ask) if solve(pair, rate) else 0.0) - ask.attainment)
+
+
 @entry
-def goodput_of(_stamp: NDArray[np.void], pair: Pair, ask: Ask) -> float:
+def goodput_of(
+    _stamp: NDArray[np.void],
+    pair: Pair,
+    ask: Ask,
+    beside: Pair,
+    beside_ask: Ask,
+    both: bool,  # noqa: FBT001 - keywords
+) -> float:
     """Highest rate whose attainment is what is asked for, requests per second; 0 where no rate has it.
 
-    Halvings until the bracket is a sixteenth of the capacity, then chords (Illinois: an end that stays is halved).
+    With `both` a second pair must attain what is asked of it as well. The rates tried are the capacity's halves,
+    quarters and so on, whatever is asked for, and only the last bracket is cut by its chord: so a looser question,
+    whose attainment is nowhere less, never takes a turn to lower rates, even where attainment bends.
     """
     top = highest(pair)
-    low, high, at_low, at_high, stays = 0.0, 1.0, 1.0 - ask.attainment, -ask.attainment, 0
-    for i in range(HALVINGS + CHORDS):
-        middle = 0.5 * (low + high) if i < HALVINGS else chord(low, high, at_low, at_high)
-        margin = (share_within(pair, ask) if solve(pair, middle * top) else 0.0) - ask.attainment
+    low, high, at_low, at_high = 0.0, 1.0, 1.0 - ask.attainment, -ask.attainment
+    while high - low > CLOSE * high and high > LEAST:
+        middle = 0.5 * (low + high)
+        margin = margin_at(pair, ask, middle * top)
+        if both and margin >= 0.0:
+            margin = min(margin, margin_at(beside, beside_ask, middle * top))
         if margin >= 0.0:
             low, at_low = middle, margin
-            at_high *= 0.5 if stays == 1 else 1.0
-            stays = 1
         else:
             high, at_high = middle, margin
-            at_low *= 0.5 if stays == -1 else 1.0
-            stays = -1
-        if high < 1.5e-3 or high - low < 1e-3 * low or (i >= HALVINGS and abs(margin) < 2e-5):
-            break
     if low == 0.0:
         return 0.0
-    return chord(low, high, max(at_low, 1e-9), at_high) * top
+    if both and high < 1.0:
+        at_high = min(at_high, margin_at(beside, beside_ask, high * top))
+    return chord(low, high, max(at_low, 1e-9), min(at_high, -1e-12)) * top
 
 
 @entry

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,19 +52,25 @@ def strata(n: int, rng: np.random.Generator) -> Floats:
     return np.asarray((rng.permutation(n) + rng.random(n)) / n)
 
 
+@lru_cache(maxsize=4)
 def gaps(n: int, cv: float, seed: int) -> Floats:
-    """`n` gaps between arrivals of mean exactly 1 and coefficient of variation `cv`: gamma, stratified."""
-    if cv == 0:
-        return np.ones(n)
+    """`n` gaps between arrivals of mean exactly 1 and coefficient of variation `cv`: gamma, stratified.
+
+    Drawn once for all the rates of a bracket, and read-only.
+    """
     rng = np.random.default_rng([seed, 1])
     u = strata(n, rng)
-    if cv == 1:
+    if cv == 0:
+        drawn = np.ones(n)
+    elif cv == 1:
         drawn = -np.log1p(-u)
     else:
         shape = 1.0 / cv**2
         ordered = np.sort(rng.gamma(shape, 1.0 / shape, n * OVERSAMPLE))
         drawn = ordered[(u * n * OVERSAMPLE).astype(np.int64)]
-    return np.asarray(drawn / drawn.mean())
+    drawn = np.asarray(drawn / drawn.mean())
+    drawn.setflags(write=False)
+    return drawn
 
 
 def burst_arrivals(n: int, rate: float, burst: Burst, seed: int) -> Floats:
@@ -118,8 +125,9 @@ def check_arrivals(arrival_s: Floats) -> Floats:
     return times
 
 
+@lru_cache(maxsize=4)
 def lengths(requests: Requests, n: int, *, seed: int) -> tuple[Integers, Integers, Integers]:
-    """Prompt, output and cached tokens of `n` requests.
+    """Prompt, output and cached tokens of `n` requests, read-only.
 
     A trace's rows in their order (round again where it is shorter); else the sample's, stratified along the prompt and
     shuffled.
@@ -133,7 +141,10 @@ def lengths(requests: Requests, n: int, *, seed: int) -> tuple[Integers, Integer
         # the order that matters most is the prompt's; outputs fall where the sample has them
         order = np.lexsort((requests.output, requests.prompt))
         rows = order[np.minimum((strata(n, rng) * size).astype(np.int64), size - 1)]
-    return requests.prompt[rows], requests.output[rows], requests.cached[rows]
+    drawn = requests.prompt[rows], requests.output[rows], requests.cached[rows]
+    for each in drawn:
+        each.setflags(write=False)
+    return drawn
 
 
 def check_lengths(requests: Requests) -> None:
