@@ -113,6 +113,19 @@ def lengths(study: Study, side: Literal["prompt", "output"], factors: Sequence[f
     return _sweep(side, "tokens", [factor * mean for factor in factors], changed)
 
 
+NETWORK = pl.Schema(
+    [
+        *SCHEMA.items(),
+        ("collocated_cost", pl.Float64()),
+        ("disaggregated_cost", pl.Float64()),
+        ("gain", pl.Float64()),
+        ("disaggregated", pl.String()),
+    ]
+)
+"""Columns of a network sweep: both costs and the cheapest disaggregated strategy, null where none is feasible; `gain`
+is what disaggregation saves per hour."""
+
+
 def networks(
     study: Study,
     bandwidths: Sequence[float],
@@ -124,23 +137,83 @@ def networks(
     """Give every pool a network of each bandwidth (bytes per second and GPU), at a price per GPU in use.
 
     Jitter is a standard deviation of the latency; a transfer is charged twice of it on top of the mean, since the SLO
-    is about slow requests. Beside the columns of `SCHEMA`: `collocated_cost`, `disaggregated_cost` (null where not
-    feasible) and `gain`, the dollars per hour that disaggregation saves at that bandwidth, the network's price paid.
+    is about slow requests. Columns of `NETWORK`. Collocated strategies need no such network and do not pay for it.
     """
-    together = _first(_only(study, "forbidden"))
+
+    def changed(bandwidth: float) -> Cluster:
+        return networked(study.cluster, bandwidth=bandwidth, latency_s=latency_s, jitter_s=jitter_s)
+
+    return _network_sweep(study, "bandwidth", "B/s", bandwidths, changed, price=price_per_gpu_hour)
+
+
+def latencies(study: Study, values_s: Sequence[float]) -> pl.DataFrame:
+    """Give every pool's network each latency in seconds; bandwidths stay. Columns of `NETWORK`."""
+    return _network_sweep(study, "latency", "s", values_s, lambda at: networked(study.cluster, latency_s=at))
+
+
+def jitters(study: Study, values_s: Sequence[float]) -> pl.DataFrame:
+    """Let every pool's latency vary by each standard deviation in seconds. Columns of `NETWORK`."""
+    return _network_sweep(study, "jitter", "s", values_s, lambda at: networked(study.cluster, jitter_s=at))
+
+
+def _network_sweep(  # noqa: PLR0913, PLR0917 - one row per value of one thing
+    study: Study,
+    name: str,
+    unit: str,
+    values: Sequence[float],
+    changed: Callable[[float], Cluster],
+    price: float = 0.0,
+) -> pl.DataFrame:
+    together = None if study.intent.disaggregated == "required" else _first(_only(study, "forbidden"))
     collocated = None if together is None else together.cost_per_hour
     rows = []
-    for bandwidth in bandwidths:
-        cluster = networked(study.cluster, bandwidth, latency_s, jitter_s)
-        apart = _first(_only(replace(study, cluster=cluster), "required"))
-        disaggregated = None if apart is None else apart.cost_per_hour + price_per_gpu_hour * _gpus(apart)
+    for value in values:
+        apart = _first(_only(replace(study, cluster=changed(value)), "required"))
+        disaggregated = None if apart is None else apart.cost_per_hour + price * _gpus(apart)
         gain = None if collocated is None or disaggregated is None else collocated - disaggregated
         cheaper = disaggregated is not None and (collocated is None or disaggregated < collocated)
-        row = _row("bandwidth", bandwidth, "B/s", apart if cheaper else together)
+        row = _row(name, value, unit, apart if cheaper else together)
         costs = {"collocated_cost": collocated, "disaggregated_cost": disaggregated, "gain": gain}
-        rows.append({**row, **costs, "cost_per_hour": disaggregated if cheaper else collocated})
-    extra = dict.fromkeys(("collocated_cost", "disaggregated_cost", "gain"), pl.Float64)
-    return pl.DataFrame(rows, schema={**SCHEMA, **extra})
+        named = {"disaggregated": None if apart is None else str(apart.strategy)}
+        rows.append({**row, **costs, **named, "cost_per_hour": disaggregated if cheaper else collocated})
+    return pl.DataFrame(rows, schema=NETWORK)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upgrade:
+    """A network upgrade of every pool, dollars per hour."""
+
+    bandwidth: float
+    """Bytes per second and GPU."""
+    cost_now: float | None
+    """Of the cheapest strategy on today's network; None where none is feasible."""
+    cost_then: float | None
+    """On the faster one, which is paid for by the GPUs that use it."""
+    worth: float | None
+    """What it would save if it were free: the most that it may cost."""
+    gain: float | None
+    """What it saves at its price; below zero it costs more than it brings, and nobody has to buy it."""
+    strategy: str | None
+    """The strategy that makes use of it; None where a collocated one stays the cheapest."""
+
+
+def upgraded(study: Study, bandwidth: float, *, price_per_gpu_hour: float = 0.0) -> Upgrade:
+    """What a network of `bandwidth` at a price per GPU in use and hour would save against today's."""
+    now = _network_sweep(study, "today", "", [0.0], lambda _: study.cluster)
+    then = networks(study, [bandwidth])
+    cost_now, free = (frame["cost_per_hour"][0] for frame in (now, then))
+    used = then["kind"][0] == "disaggregated"
+    paid = price_per_gpu_hour * then["gpus"][0] if used and then["gpus"][0] is not None else 0.0
+    cost_then = None if free is None else free + paid
+    known = cost_now is not None and cost_then is not None
+    return Upgrade(
+        bandwidth=bandwidth,
+        cost_now=cost_now,
+        cost_then=cost_then,
+        worth=cost_now - free if known else None,
+        gain=cost_now - cost_then if known else None,
+        strategy=then["strategy"][0] if used else None,
+    )
 
 
 def _only(study: Study, disaggregated: Literal["forbidden", "required"]) -> Study:
@@ -151,29 +224,14 @@ def _first(study: Study) -> Candidate | None:
     return next(iter(best(study)), None)
 
 
-def break_even(frame: pl.DataFrame) -> float | None:
-    """Bandwidth below which disaggregation stops paying: where `gain` last turns positive as bandwidth grows.
+def break_even(frame: pl.DataFrame) -> tuple[float, float] | None:
+    """Two neighbouring points of a network sweep between which disaggregation starts or stops paying.
 
-    Linear between points; None where it never pays or always does.
+    The last change of sign of `gain`; what is not feasible does not pay. None where it always or never pays.
     """
-    known = frame.drop_nulls("gain").sort("value")
-    points = list(zip(known["value"].to_list(), known["gain"].to_list(), strict=True))
-    crossing = None
-    for (x0, y0), (x1, y1) in pairwise(points):
-        if y0 <= 0 < y1:
-            crossing = x0 + (x1 - x0) * (0 - y0) / (y1 - y0)
-    return crossing
-
-
-def upgrade(frame: pl.DataFrame, now: float, then: float) -> float | None:
-    """Dollars per hour that going from one point of a sweep to another saves; None where either is not feasible.
-
-    Of a network sweep without a price: what the faster network may cost per hour before it stops paying.
-    """
-    cost = dict(zip(frame["value"].to_list(), frame["cost_per_hour"].to_list(), strict=True))
-    if cost.get(now) is None or cost.get(then) is None:
-        return None
-    return float(cost[now] - cost[then])
+    known = frame.sort("value").select("value", pl.col("gain").fill_null(-1.0) > 0)
+    points = list(known.iter_rows())
+    return next(((x0, x1) for (x0, y0), (x1, y1) in reversed(list(pairwise(points))) if y0 != y1), None)
 
 
 def at_rate(requests: Requests, rate: float) -> Requests:
@@ -200,12 +258,15 @@ def stretched(requests: Requests, side: Literal["prompt", "output"], factor: flo
     return replace(requests, prompt=prompt, cached=cached)
 
 
-def networked(cluster: Cluster, bandwidth: float, latency_s: float | None = None, jitter_s: float = 0.0) -> Cluster:
-    """The cluster with this network in every pool; latency stays where none is given."""
+def networked(
+    cluster: Cluster, *, bandwidth: float | None = None, latency_s: float | None = None, jitter_s: float = 0.0
+) -> Cluster:
+    """The cluster with this network in every pool; what is not given stays."""
     pools = []
     for pool in cluster.pools:
         latency = (pool.network.latency if latency_s is None else latency_s) + 2 * jitter_s
-        network = pool.network.model_copy(update={"bandwidth": bandwidth, "latency": latency})
+        rate = pool.network.bandwidth if bandwidth is None else bandwidth
+        network = pool.network.model_copy(update={"bandwidth": rate, "latency": latency})
         pools.append(pool.model_copy(update={"network": network}))
     return cluster.model_copy(update={"pools": tuple(pools)})
 

@@ -8,7 +8,20 @@ from hand_world import intent, world
 
 from catalog.cluster import Cluster, Network, NodePool
 from planner.intents import SLO
-from planner.whatif import SCHEMA, Study, break_even, lengths, limits, loads, networks, prices, upgrade
+from planner.whatif import (
+    NETWORK,
+    SCHEMA,
+    Study,
+    break_even,
+    jitters,
+    latencies,
+    lengths,
+    limits,
+    loads,
+    networks,
+    prices,
+    upgraded,
+)
 from planner.workload import realize
 
 
@@ -73,15 +86,35 @@ def test_faster_networks_help_pairs_and_leave_the_rest():
     assert apart[-1] < float("inf")
 
 
-def test_break_even_is_where_the_gain_turns_positive():
-    """Worked by hand: from -2 at 10 to 6 at 50 the gain is zero at 20."""
+def test_latency_and_jitter_hurt_pairs_alone():
+    """A slower or shakier network never makes disaggregation cheaper, and collocated strategies do not notice."""
+    pool = NodePool(name="big-a", gpu="big", gpus_per_node=8, nodes=4, network=Network(kind="infiniband"))
+    asked = study(wish=intent(rate=120.0, slo=SLO(ttft="300 ms", tpot="13 ms")), cluster=Cluster(pools=(pool,)))
+    for frame in (latencies(asked, [1e-5, 5e-2, 0.4]), jitters(asked, [0.0, 0.025, 0.2])):
+        apart = [cost if cost is not None else float("inf") for cost in frame["disaggregated_cost"]]
+        assert apart == sorted(apart)
+        assert apart[0] < apart[-1]
+        assert len(set(frame["collocated_cost"].to_list())) == 1
+    assert list(frame.schema) == list(NETWORK)
+
+
+def test_break_even_is_where_the_gain_changes_sign():
+    """Worked by hand: it starts to pay between 10 and 50; what is not feasible does not pay; always is no break."""
     frame = pl.DataFrame({"value": [1.0, 10.0, 50.0], "gain": [None, -2.0, 6.0]})
-    assert break_even(frame) == pytest.approx(20.0)
+    assert break_even(frame) == (10.0, 50.0)
+    assert break_even(pl.DataFrame({"value": [3.0, 1.0, 2.0], "gain": [None, 5.0, 1.0]})) == (2.0, 3.0)
     assert break_even(pl.DataFrame({"value": [1.0, 2.0], "gain": [1.0, 2.0]})) is None
 
 
 def test_an_upgrade_is_worth_what_it_saves():
-    """The difference of two points of a sweep; nothing is said where one of them is not feasible."""
-    frame = pl.DataFrame({"value": [1.0, 2.0, 3.0], "cost_per_hour": [None, 50.0, 42.0]})
-    assert upgrade(frame, 2.0, 3.0) == pytest.approx(8.0)
-    assert upgrade(frame, 1.0, 3.0) is None
+    """It gains what it is worth less its price on the GPUs in use, and nothing where a collocated strategy stays."""
+    slow = Network(kind="infiniband", bandwidth="1 GB/s")
+    pool = NodePool(name="big-a", gpu="big", gpus_per_node=8, nodes=4, network=slow)
+    wish = intent(rate=120.0, slo=SLO(ttft="300 ms", tpot="13 ms"), disaggregated="required")
+    asked = study(wish=wish, cluster=Cluster(pools=(pool,)))
+    free, dear = (upgraded(asked, 5e10, price_per_gpu_hour=price) for price in (0.0, 0.5))
+    frame = networks(asked, [5e10])
+    assert free.worth == free.gain == pytest.approx(free.cost_now - frame["cost_per_hour"][0])
+    used = frame["gpus"][0] if frame["kind"][0] == "disaggregated" else 0
+    assert dear.gain == pytest.approx(free.worth - 0.5 * used)
+    assert (dear.strategy is None) == (used == 0)
