@@ -6,14 +6,19 @@ variation 1.5) to 250 % (2), so a workload carries its arrival law or, better, t
 
 from planner.workload.arrivals import Burstiness, arrival_cv_of, burstiness, daily_profile
 from planner.workload.declared import Lengths, Workload
+from planner.workload.observed import Observed
 from planner.workload.prefix import prefix_hits
 from planner.workload.requests import Requests, demand, lawful, realize
+from planner.workload.telemetry import Scraped, Telemetry
 from planner.workload.trace import Trace
 
 __all__ = [
     "Burstiness",
     "Lengths",
+    "Observed",
     "Requests",
+    "Scraped",
+    "Telemetry",
     "Trace",
     "Workload",
     "arrival_cv_of",

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from catalog.cluster import Fact
 from catalog.units import PerSecond
+from planner.workload.telemetry import Scraped
 
 
 class Lengths(Fact):
@@ -52,7 +53,7 @@ class Lengths(Fact):
 
 
 class Workload(Fact):
-    """Load of one intent, declared or read from a trace."""
+    """Load of one intent, declared, read from a trace, or forecast from what Prometheus scraped."""
 
     rate: PerSecond | None = None
     prompt: Lengths | None = None
@@ -67,11 +68,21 @@ class Workload(Fact):
     """The trace's arrivals are sped up by this factor."""
     diurnal: tuple[float, ...] | None = None
     """Load by equal windows of the day from 00:00 UTC, relative to `rate`."""
+    prometheus: Scraped | None = None
+    """The service's series on the fleet's Prometheus; what is declared beside it holds until they are first read."""
+
+    @property
+    def declares(self) -> bool:
+        """Whether rate and lengths stand here."""
+        return self.rate is not None and self.prompt is not None and self.output is not None
 
     @model_validator(mode="after")
     def _declared_or_traced(self) -> Self:
-        if self.trace is None and (self.rate is None or self.prompt is None or self.output is None):
-            msg = "workload needs rate, prompt and output, or a trace"
+        if self.trace is None and self.prometheus is None and not self.declares:
+            msg = "workload needs rate, prompt and output, or a trace, or prometheus"
+            raise ValueError(msg)
+        if self.trace is not None and self.prometheus is not None:
+            msg = "workload has a trace and prometheus: give one of them"
             raise ValueError(msg)
         return self
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from catalog.errors import BadInput
 from catalog.units import SECONDS_PER_HOUR
-from planner.workload.arrivals import busiest, gap_cv
+from planner.workload.arrivals import DAY_S, busiest, daily_profile, gap_cv
 from planner.workload.declared import Lengths, Workload
 from planner.workload.trace import Trace
 
@@ -43,6 +43,8 @@ class Requests:
     arrival_s: Floats | None = None
     peak_rate: float | None = None
     """Rate of the busiest window, where the workload is diurnal or bursty on scales of minutes."""
+    profile: tuple[float, ...] | None = None
+    """Load by equal windows of the day from 00:00 UTC, relative to `rate`; None where it is not known."""
 
 
 def realize(workload: Workload, *, trace: Trace | None = None, n: int = 4096, seed: int = 0) -> Requests:
@@ -66,6 +68,7 @@ def realize(workload: Workload, *, trace: Trace | None = None, n: int = 4096, se
         cached=_shared_prefix(prompt, workload.prefix_hit_share),
         arrival_cv=workload.arrival_cv,
         peak_rate=peak,
+        profile=workload.diurnal,
     )
 
 
@@ -107,7 +110,13 @@ def _replayed(workload: Workload, trace: Trace, seed: int) -> Requests:
         arrival_cv=gap_cv(trace.arrival_s),
         arrival_s=(trace.arrival_s - trace.arrival_s[0]) * stretch,
         peak_rate=busiest(trace, SECONDS_PER_HOUR) / stretch if long_enough else None,
+        profile=workload.diurnal or _profile(trace),
     )
+
+
+def _profile(trace: Trace) -> tuple[float, ...] | None:
+    """Load by hour of the day of a trace that covers whole days and says at what time of day it starts."""
+    return None if trace.day_offset_s is None or trace.duration_s < DAY_S else daily_profile(trace)
 
 
 def _drawn(prompt: Lengths | None, output: Lengths | None, n: int, seed: int) -> tuple[Tokens, Tokens]:

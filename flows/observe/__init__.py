@@ -1,9 +1,10 @@
-"""The stage observe: what each intent's service must serve tonight, declared or from its trace."""
+"""The stage observe: what each intent's service must serve tonight: declared, from its trace, or from Prometheus."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from flows.observe.good import Good, last_good
 from planner.intents import Intent
 from planner.workload import Requests, realize
 
@@ -18,3 +19,6 @@ def observe(intent: Intent, trace: Path | None) -> Requests:
     from flows.traces import read_trace  # noqa: PLC0415 - few fleets have traces
 
     return realize(intent.workload, trace=read_trace(trace), seed=SEED)
+
+
+__all__ = ["SEED", "Good", "last_good", "observe"]
