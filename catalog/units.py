@@ -96,4 +96,5 @@ FlopPerSecond = Annotated[float, *_quantity_type(FLOP_RATE, 0.0, 1e18, "FLOP/s")
 Watts = Annotated[float, *_quantity_type(POWER, 0.0, 1e5, "W")]
 DollarsPerGPUHour = Annotated[float, *_quantity_type(GPU_PRICE, 0.0, 1000.0, "USD/GPU/h")]
 DollarsPerHour = Annotated[float, *_quantity_type(MONEY_RATE, 0.0, 1e7, "USD/h")]
+Dollars = Annotated[float, *_quantity_type(MONEY, 0.0, 1e9, "USD")]
 DollarsPerKWh = Annotated[float, *_quantity_type(ENERGY_PRICE, 0.0, 10.0, "USD/kWh")]

@@ -9,11 +9,14 @@ from pydantic import Field, StringConstraints, model_validator
 
 from catalog.cluster import Cluster, Fact, Name
 from catalog.quantizations import KVDtype, QuantizationName
-from catalog.units import DollarsPerHour, Seconds
-from planner.workload import Workload
+from catalog.units import SECONDS_PER_HOUR, DollarsPerHour, Seconds
+from planner.workload import Telemetry, Workload
 
 Goal = Literal["min_cost", "min_latency", "latency_target", "cost_target"]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?$")]
+
+
+DAY_S = 24 * SECONDS_PER_HOUR
 
 
 class SLO(Fact):
@@ -103,6 +106,22 @@ class Team(Fact):
     budget: DollarsPerHour | None = None
 
 
+class DayRules(Fact):
+    """How finely the day is planned where an intent's load changes over it."""
+
+    windows: int = Field(default=6, ge=1, le=48)
+    """Equal windows from 00:00 UTC; each gets its bounds for autoscalers."""
+    start_time: Seconds = 900.0
+    """From asking for a replica until it serves: node, image, weights, graphs. It starts so long before its window."""
+
+    @model_validator(mode="after")
+    def _starts_within_a_window(self) -> Self:
+        if self.start_time * self.windows > DAY_S:
+            msg = f"a start of {self.start_time:g} s is longer than one of {self.windows} windows: have fewer windows"
+            raise ValueError(msg)
+        return self
+
+
 class Fleet(Fact):
     """fleet.yaml: the cluster, the teams, the intents and the rules of change."""
 
@@ -114,6 +133,20 @@ class Fleet(Fact):
     """Paths of further config.json files, relative to fleet.yaml; each adds a model named by its folder or stem."""
     movement: float = Field(default=0.25, gt=0.0, le=1.0)
     """Largest share of the GPUs in use that one night may start, beyond what unmet demand forces."""
+    day: DayRules = DayRules()
+    retired: tuple[Name, ...] = ()
+    """Services that are gone for good: without their name here, no plan that drops a running one is published."""
+
+    prometheus: Telemetry | None = None
+    """Where the metrics of services are whose workload says `prometheus`."""
+
+    @model_validator(mode="after")
+    def _telemetry_has_a_server(self) -> Self:
+        watched = [intent.name for intent in self.intents if intent.workload.prometheus is not None]
+        if watched and self.prometheus is None:
+            msg = f"the workload of {watched[0]!r} is read from Prometheus: add prometheus: {{url: http://host:9090}}"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
@@ -122,4 +155,8 @@ class Fleet(Fact):
                 if count > 1:
                     msg = f"{what} {name!r} is declared twice: give each {what} a name of its own"
                     raise ValueError(msg)
+        for name in self.retired:
+            if name in {intent.name for intent in self.intents}:
+                msg = f"intent {name!r} is declared and retired: take it out of intents or out of retired"
+                raise ValueError(msg)
         return self

@@ -30,10 +30,12 @@ class Configuration:
     """Per engine."""
     max_model_len: int = 8192
     enable_prefix_caching: bool = True
+    engines_per_gpu: int = 1
+    """Engines that share the GPU with this one, itself counted; above 1 the replica holds one part of one GPU."""
 
     @property
     def gpus(self) -> int:
-        """GPUs of one replica."""
+        """GPUs of one replica; parts of one where engines share it."""
         return self.tp * self.pp * self.dp
 
     @property
@@ -52,6 +54,7 @@ class Configuration:
         parts += [f"pp{self.pp}"] * (self.pp > 1) + [f"dp{self.dp}"] * (self.dp > 1)
         parts += [f"ep{self.ep}"] * self.expert_parallel
         parts += [self.quantization] * (self.quantization != "bf16") + ["kv8"] * (self.kv_dtype == "fp8")
+        parts += [f"1of{self.engines_per_gpu}"] * (self.engines_per_gpu > 1)
         return "-".join(parts)
 
 

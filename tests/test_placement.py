@@ -65,6 +65,10 @@ def test_small_instances_equal_brute_force(seed):
     assert served == (expected is not None)
     if expected is not None:
         assert placed.cost_per_hour == pytest.approx(expected, rel=1e-6)
+        loose = place(wishes, candidates, rules=Rules(gap=0.05)).solved
+        assert loose.bound is not None
+        assert loose.bound <= expected * (1 + 1e-9)
+        assert loose.gap <= 0.05 + 1e-9
 
 
 @QUICK

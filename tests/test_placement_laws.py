@@ -9,13 +9,27 @@ from small_fleets import SEEDS, candidate, dice, fleet, gpus_by_node, intent, pa
 
 from planner.intents import Availability, Team
 from planner.placement import Rules, place, validate
+from planner.placement.solve import Answer
 
 QUICK = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def silent(question):
+    """No point within the time limit."""
+    return Answer(outcome="nothing", seconds=question.time_limit_s)
+
+
+def crashing(question):
+    """A solver that dies."""
+    del question
+    return Answer(outcome="crashed", note="shot")
+
+
 GOALS = ("min_cost", "min_cost", "min_latency", "cost_target")
 
 
 def rich_pools(random):
-    """Three pools: whole nodes, PCIe or split link domains, nodes lost, GPUs held by others."""
+    """Three pools: whole nodes, split link domains, nodes lost, GPUs held by others, GPUs that engines share."""
     found = []
     for name, gpu, domain in (("a", "h100", "east"), ("b", "h100", "west"), ("c", "l40s", "east")):
         nodes = random.randint(1, 4)
@@ -29,6 +43,7 @@ def rich_pools(random):
                 link_domain=random.choice((None, None, 2, 4)),
                 lost=random.choice((0, 0, 1)),
                 reserved_gpus=random.choice((0, 0, 3)) if nodes > 2 else 0,
+                engines_per_gpu=random.choice((1, 1, 2, 4)) if name == "c" else 1,
                 network={"fabric": random.choice(("f", "g"))},
             )
         )
@@ -61,6 +76,8 @@ def rich_offer(name, pools, random):
     for _ in range(random.randint(1, 5)):
         where = random.choice(pools)
         tp, pp = random.choice((1, 2, 3, 4, 8)), random.choice((1, 1, 1, 2))
+        engines = where.engines_per_gpu if random.random() < 0.9 else 1
+        tp, pp = (1, 1) if engines > 1 else (tp, pp)
         goodput = (tp * pp) ** 0.9 * random.uniform(0.5, 1.5)
         found += [
             candidate(
@@ -69,9 +86,10 @@ def rich_offer(name, pools, random):
                 gpu=where.gpu,
                 tp=tp,
                 pp=pp,
+                engines_per_gpu=engines,
                 replicas=n,
                 share=min(1.0, n * goodput / demand),
-                cost=random.uniform(1, 3) * tp * pp * n,
+                cost=random.uniform(1, 3) * tp * pp * n / engines,
                 latency=random.uniform(1, 3),
             )
             for n in sorted({math.ceil(share * demand / goodput) for share in (1.0, 0.9, 0.75, 0.5, 0.25)})
@@ -108,7 +126,8 @@ def test_every_plan_is_valid_and_no_repair_was_needed_twice(seed):
         assert not any("no solution passed" in note for note in placed.solved.notes)
         for name, gpus in gpus_by_node(placed).items():
             where, index = name.rsplit("-", 1)
-            assert gpus <= wishes.cluster.pool(where).gpus_per_node
+            pool_ = wishes.cluster.pool(where)
+            assert gpus <= pool_.gpus_per_node * pool_.engines_per_gpu
             assert int(index) < wishes.cluster.pool(where).nodes - wishes.cluster.pool(where).lost
 
 
@@ -126,6 +145,68 @@ def test_without_teams_limits_the_first_class_falls_short_no_more(seed):
     top = min(one.priority for one in wishes.intents)
     before, after = (place(each, offers, rules=Rules(gap=0.0)) for each in (base, free))
     assert _first_shortfall(after, top) <= _first_shortfall(before, top) + 1e-6
+
+
+def harsher(wishes, random):
+    """The second night's fleet: nodes lost or back, GPUs taken by others, an intent gone, another new, other wishes."""
+    pools = tuple(
+        one.model_copy(
+            update={
+                "lost": random.randint(0, one.nodes),
+                "reserved_gpus": random.choice((0, 0, random.randint(0, one.nodes * one.gpus_per_node))),
+            }
+        )
+        for one in wishes.cluster.pools
+    )
+    names = [one.name for one in wishes.intents]
+    kept = random.sample(names, random.randint(1, len(names)))
+    if "new" not in names and random.random() < 0.5:
+        kept.append("new")
+    intents = tuple(pinned(rich_intent(name, random), random) for name in kept)
+    cluster = wishes.cluster.model_copy(update={"pools": pools})
+    return wishes.model_copy(update={"cluster": cluster, "intents": intents, "movement": random.uniform(0.05, 1.0)})
+
+
+def pinned(wish, random):
+    """The wish with pools, GPU types, formats or a floor pinned, or spares for a loss that it must survive in full."""
+    survive = random.choice(("none", "node", "failure_domain"))
+    return wish.model_copy(
+        update={
+            "pools": random.choice((None, None, ("a", "b"), ("c",))),
+            "gpus": random.choice((None, None, ("h100",), ("l40s",))),
+            "forbidden_gpus": random.choice(((), (), ("l40s",))),
+            "quantizations": random.choice((None, None, None, ("bf16",), ("fp8",))),
+            "quality": random.choice((0.0, 0.0, 1.0)),
+            "availability": Availability(
+                spares=random.choice((0, 1, 2)), survive=survive, share=random.choice((0.3, 0.8, 1.0))
+            ),
+        }
+    )
+
+
+SOLVERS = ("highs", "highs", "highs", "cbc", crashing, silent)
+
+
+@QUICK
+@given(SEEDS)
+def test_whatever_happened_in_between_the_next_plan_is_valid(seed):
+    """Nodes lost or back, GPUs taken, intents come, go and pinned, and a solver that works or not: every plan keeps."""
+    random = dice(seed)
+    wishes, nights = rich(seed)
+    before = place(wishes, nights[0])
+    for _ in range(2):
+        wishes = harsher(wishes, random)
+        pools = list(wishes.cluster.pools)
+        offers = {one.name: rich_offer(one.name, pools, random) for one in wishes.intents}
+        placed = place(wishes, offers, incumbent=before, solver=random.choice(SOLVERS))
+        assert validate(placed, wishes, candidates=offers, incumbent=before) == []
+        for name, gpus in gpus_by_node(placed).items():
+            where, index = name.rsplit("-", 1)
+            pool_ = wishes.cluster.pool(where)
+            assert gpus <= pool_.gpus_per_node * pool_.engines_per_gpu
+            assert int(index) < wishes.cluster.pool(where).nodes - wishes.cluster.pool(where).lost
+        assert sum(gpus_by_node(placed).values()) <= sum(one.engine_slots for one in pools)
+        before = placed
 
 
 def _first_shortfall(placed, priority):

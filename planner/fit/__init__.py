@@ -23,6 +23,7 @@ from planner.fit import grids
 from planner.fit.blocks import fit_blocks, has_blocks
 from planner.fit.learned import EngineClass, Learned, engine_class, learned
 from planner.fit.measured import Measured, read, times
+from planner.fit.sharing import dilated
 from planner.ops import ops
 from planner.roofline import op_time
 from planner.strategies import Configuration
@@ -60,12 +61,14 @@ def fit(  # noqa: PLR0913 - the stage's whole input, by name
 ) -> Predictor:
     """Fit one engine. Operators without points take a like operator's efficiency, then the roofline's.
 
+    An engine that shares its GPU is as slow as if its neighbours were always busy (`planner.fit.sharing`).
+
     `filtered_sampling`: requests sample by top-k or top-p, as many models' generation_config asks for when the client
     says nothing; the sampler then sorts the vocabulary for each sequence. Greedy and plain sampling do not.
     """
     dispatch = learned(constants, engine)
     if fingerprint is not None and has_blocks(fingerprint):
-        return fit_blocks(fingerprint, configuration, dispatch)
+        return dilated(fit_blocks(fingerprint, configuration, dispatch), configuration.engines_per_gpu)
     tables = _collect(model, gpu, configuration, () if fingerprint is None else read(fingerprint), dispatch)
     layers = model.num_layers
     decode_overhead_s = dispatch.step_s + layers * dispatch.layer_s
@@ -74,7 +77,7 @@ def fit(  # noqa: PLR0913 - the stage's whole input, by name
     per_sequence_s = dispatch.sequence_s + sort_s
     unseen = [dispatch.unseen[family] for family in _families(model, configuration)]
     shares = (tables.decode_share, tables.prefill_share)
-    return Predictor(
+    alone = Predictor(
         tokens=grids.TOKENS,
         token_s=np.maximum.accumulate(tables.token_s),
         sequences=grids.SEQUENCES,
@@ -96,6 +99,7 @@ def fit(  # noqa: PLR0913 - the stage's whole input, by name
         source=max((_dominant(share) for share in shares), key=SOURCES.index),
         notes=_notes(tables, fingerprint),
     )
+    return dilated(alone, configuration.engines_per_gpu)
 
 
 def bound(model: Model, gpu: GPU, configuration: Configuration) -> Predictor:

@@ -94,8 +94,9 @@ def memory(  # noqa: PLR0913 - keywords with defaults
 ) -> Memory:
     """Divide one GPU's memory as vLLM does at start-up.
 
-    `gpu_memory_utilization` defaults to the version's own default. Raises `DoesNotFit` when nothing is left for KV
-    blocks or one request of `max_model_len` does not fit.
+    `gpu_memory_utilization` defaults to the version's own default; engines that share a GPU have equal parts of it,
+    and each keeps `overhead.PROCESS_BYTES` for what vLLM does not count. Raises `DoesNotFit` when nothing is left for
+    KV blocks or one request of `max_model_len` does not fit.
     """
     version = overhead.parse_version(vllm_version)
     utilization = default_utilization(vllm_version) if gpu_memory_utilization is None else gpu_memory_utilization
@@ -106,7 +107,8 @@ def memory(  # noqa: PLR0913 - keywords with defaults
     subtracted = weights + activations + buffers
     subtracted += graphs if version >= overhead.GRAPHS_SUBTRACTED_SINCE else 0.0
     layout = groups(model, configuration)
-    space = gpu.memory * utilization - subtracted
+    engines = configuration.engines_per_gpu
+    space = gpu.memory * utilization / engines - subtracted - (overhead.PROCESS_BYTES if engines > 1 else 0.0)
     num_blocks = _blocks(space, layout, configuration, block_size=block_size)
     concurrency = num_blocks / _longest(layout, configuration, block_size=block_size)
     full = sum(count for window, count in layout.windows if not window) or 1

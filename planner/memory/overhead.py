@@ -47,6 +47,9 @@ gpu_memory_utilization leaves free."""
 DISPATCH_BYTES = 0.5 * GIB
 """Send and receive buffers of expert-parallel dispatch, DP attention alike."""
 
+PROCESS_BYTES = 0.7e9
+"""CUDA context, kernels and cuBLAS workspaces of one process: of a lone engine they lie in what
+gpu_memory_utilization leaves, of several on one GPU they do not. An assumption on the safe side, not a measurement."""
 MLA_CONTEXT_TOKENS = 64 * 1024
 """Upper limit of the context that MLA's chunked prefill up-projects at once (mla/common.py)."""
 

@@ -13,6 +13,9 @@ largest-first strands nothing) as long as for every slot size s
     sum of GPUs in slots that are multiples of s  <=  sum over bins of floor(free / s) * s
 
 which is one row per class where all bins are whole, and a few more where others hold part of a node.
+
+Where engines share each GPU of a pool, all counts of its class are in parts of a GPU: a bin is one GPU, a replica one
+part, and every other replica is refused.
 """
 
 from __future__ import annotations
@@ -44,14 +47,19 @@ class BinClass:
     free: NDArray[np.int64]  # (nodes, domains per node) GPUs that a plan may use
 
     @property
+    def parts(self) -> int:
+        """Parts of a GPU that everything here counts: 1, or where engines share a GPU, as many as share it."""
+        return self.pool.engines_per_gpu
+
+    @property
     def name(self) -> str:
         """The node pool's name."""
         return self.pool.name
 
     @property
     def node(self) -> int:
-        """GPUs of one node."""
-        return self.pool.gpus_per_node
+        """GPUs of one node, in parts."""
+        return self.pool.gpus_per_node * self.parts
 
     @property
     def nodes(self) -> int:
@@ -61,6 +69,8 @@ class BinClass:
     def slot(self, configuration: Configuration) -> int | None:
         """GPUs that one replica takes from the class, whole domains or nodes included; None = it cannot run here."""
         gpus, tp = configuration.gpus, configuration.tp
+        if configuration.engines_per_gpu != self.parts or (self.parts > 1 and gpus > 1):
+            return None
         if tp > self.domain:
             return None
         if gpus <= self.domain:
@@ -114,16 +124,16 @@ def bin_classes(cluster: Cluster, gpus: Mapping[str, GPU] | None = None) -> dict
     classes = {}
     for pool in cluster.pools:
         gpu = names.get(pool.gpu, pool.gpu)
-        domain = domain_size(pool, known.get(gpu))
+        domain = domain_size(pool, known.get(gpu)) if pool.engines_per_gpu == 1 else pool.engines_per_gpu
         classes[pool.name] = BinClass(pool=pool, gpu=gpu, domain=domain, free=_free(pool, domain))
     return classes
 
 
 def _free(pool: NodePool, domain: int) -> NDArray[np.int64]:
-    whole, rest = divmod(pool.gpus_per_node, domain)
+    whole, rest = divmod(pool.gpus_per_node * pool.engines_per_gpu, domain)
     one_node = [domain] * whole + [rest] * (rest > 0)
     free = np.tile(np.array(one_node, dtype=np.int64), (max(0, pool.nodes - pool.lost), 1))
     flat = free.reshape(-1)
     before = np.concatenate(([0], np.cumsum(flat[::-1])[:-1])) if flat.size else flat
-    flat[::-1] -= np.clip(pool.reserved_gpus - before, 0, flat[::-1])
+    flat[::-1] -= np.clip(pool.reserved_gpus * pool.engines_per_gpu - before, 0, flat[::-1])
     return free

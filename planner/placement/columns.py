@@ -102,12 +102,10 @@ def _of_intent(  # noqa: PLR0913 - one intent's whole problem
     intent: Intent, options: Options, ground: Ground, rules: Rules, *, limits: Floats, moving: bool
 ) -> tuple[Ints, Ints]:
     """(one, two): the columns of one intent as pairs of option indices, -1 = none; the empty column first."""
-    n = len(options.candidates)
-    one, two = np.arange(n), np.full(n, -1)
-    if rules.mixes and n > 1:
-        a, b = _pairs(intent, options, n, rules, moving=moving)
-        one, two = np.concatenate((one, a)), np.concatenate((two, b))
-    one, two = _allowed(intent, options, ground, one, two, limits=limits)
+    rule = intent.availability.survive
+    one, two = _usable(intent, options, ground, rules, limits=limits, moving=moving, apart=rule == "failure_domain")
+    if rule == "node" and not (_total(options.share, one, two) >= FULL).any():
+        one, two = _usable(intent, options, ground, rules, limits=limits, moving=moving, apart=True)
     share = np.minimum(1.0, _total(options.share, one, two))
     top = share.max(initial=0.0)
     full = share >= min(FULL, top - 1e-9)
@@ -125,10 +123,26 @@ def _of_intent(  # noqa: PLR0913 - one intent's whole problem
     return np.concatenate((front[:, 0], one[kept])), np.concatenate((front[:, 1], two[kept]))
 
 
-def _pairs(intent: Intent, options: Options, n: int, rules: Rules, *, moving: bool) -> tuple[Ints, Ints]:
-    """Mixes of two candidates with different replicas that together serve everything, neither of them alone."""
+def _usable(  # noqa: PLR0913 - one intent's whole problem
+    intent: Intent, options: Options, ground: Ground, rules: Rules, *, limits: Floats, moving: bool, apart: bool
+) -> tuple[Ints, Ints]:
+    """Candidates alone and in mixes of two, less what the intent's own limits rule out."""
+    n = len(options.candidates)
+    one, two = np.arange(n), np.full(n, -1)
+    if rules.mixes and n > 1:
+        a, b = _pairs(intent, options, n, rules, moving=moving, apart=apart)
+        one, two = np.concatenate((one, a)), np.concatenate((two, b))
+    return _allowed(intent, options, ground, one, two, limits=limits)
+
+
+def _pairs(  # noqa: PLR0913 - one intent's whole problem
+    intent: Intent, options: Options, n: int, rules: Rules, *, moving: bool, apart: bool
+) -> tuple[Ints, Ints]:
+    """Mixes of two candidates with different replicas that together serve everything, neither of them alone.
+
+    `apart`: also of those that could, so that one is left when what the other stands on is lost.
+    """
     alone = np.arange(n)
-    apart = intent.availability.survive == "failure_domain"
     partial = alone if apart else alone[options.share[:n] < FULL]
     nothing = np.full(partial.size, -1)
     dims = np.column_stack((_dimensions(intent, options, partial, nothing, moving=moving), -options.share[partial]))

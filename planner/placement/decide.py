@@ -295,7 +295,11 @@ def _solved(night: _Night, outcome: Outcome, missing: Mapping[str, int]) -> Solv
         "time_limit": "the time limit cut the proof short: the plan is valid, see its gap",
     }
     notes += [said[outcome.ending]] if outcome.ending in said else []
-    notes.append("several models on one GPU: off, every replica has GPUs of its own")
+    shared = [
+        f"up to {bins.parts} on each GPU of {bins.name}" for bins in night.ground.classes.values() if bins.parts > 1
+    ]
+    said_of = "; ".join(shared) or "off, every replica has GPUs of its own"
+    notes.append(f"several models on one GPU: {said_of}")
     return Solved(
         solver=night.solver_name,
         status=outcome.ending,
@@ -313,5 +317,5 @@ def _shadow_prices(night: _Night, outcome: Outcome) -> dict[str, float | None]:
         bins = night.ground.classes[row.pool]
         whole = bins.domain * (bins.node // bins.domain)
         slots = whole // row.size * row.size if row.size > 1 else bins.node
-        prices[row.pool] = (prices[row.pool] or 0.0) + price * slots / bins.node
+        prices[row.pool] = (prices[row.pool] or 0.0) + price * slots / bins.pool.gpus_per_node
     return {name: None if outcome.bound is None else price for name, price in prices.items()}

@@ -89,6 +89,9 @@ def _pool_objection(pool: Pool, intent: Intent, ground: Ground) -> str:  # noqa:
     if pool.replicas < 1:
         return "it has no replicas"
     slot = ground.slot(pool)
+    if configuration.engines_per_gpu != bins.parts:
+        wants = "a GPU alone" if configuration.engines_per_gpu == 1 else f"1/{configuration.engines_per_gpu} of a GPU"
+        return f"it takes {wants}, and {bins.parts} engines share each GPU of node pool {pool.node_pool!r}"
     if slot is None:
         return f"tp {configuration.tp} is wider than a link domain of {bins.domain} GPUs in {pool.node_pool!r}"
     room = ground.room(pool.node_pool, slot)

@@ -30,6 +30,8 @@ class ClassRow:
     pool: str
     size: int
     limit: int
+    parts: int = 1
+    """Parts of a GPU that the row counts, where engines share it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -77,7 +79,7 @@ def offer(  # noqa: PLR0913 - the inputs of the whole problem
     legal = [_legal(intent, candidates.get(intent.name, ()), ground, now, standing) for intent in fleet.intents]
     slots = _slots(legal, ground)
     rows = tuple(
-        ClassRow(pool=name, size=size, limit=limit)
+        ClassRow(pool=name, size=size, limit=limit, parts=bins.parts)
         for name, bins in ground.classes.items()
         for size, limit in bins.thresholds(slots[name])
     )

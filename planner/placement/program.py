@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-RowKind = Literal["pick", "capacity", "bins", "pattern", "quota", "budget", "movement", "stage"]
+RowKind = Literal["pick", "capacity", "bins", "pattern", "quota", "budget", "movement", "stage", "cut"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -148,8 +148,9 @@ def _quota(fleet: Fleet, columns: Columns, ground: Ground) -> list[Row]:
     for team in fleet.teams:
         mine = np.array([intent.team == team.name for intent in fleet.intents])[columns.intent]
         for gpu, most in team.quota.items():
-            of_type = [ground.classes[name].gpu == ground.gpu(gpu) for name in columns.pools]
-            held = columns.nominal[:, of_type].sum(axis=1) * mine
+            bins = [ground.classes[name] for name in columns.pools]
+            each = np.array([(one.gpu == ground.gpu(gpu)) / one.parts for one in bins])
+            held = columns.nominal @ each * mine
             rows.append(at_most("quota", f"{team.name}/{gpu}", float(most), held))
     return [row for row in rows if row.index.size]
 

@@ -107,11 +107,13 @@ def binding(intent: int, wish: Intent, state: Market) -> str:
 def _short(wanted: int, chosen: int, state: Market) -> list[tuple[str, float]]:
     """Rows that have no room for exchanging one column for another: (words, amount short)."""
     found: list[tuple[str, float]] = []
+    parts = {row.pool: row.parts for row in state.columns.rows}
     for kind, name, room, index, weights in state.rows:
         need = _weight(index, weights, wanted)
         lacking = need - _weight(index, weights, chosen) - room
         if lacking > 1e-6 and need > 0:
-            found.append((_words(kind, name, lacking, need), lacking))
+            each = parts[name.rsplit("/", 1)[0]] if kind == "capacity" else 1
+            found.append((_words(kind, name, lacking / each, need / each), lacking))
     return found
 
 
@@ -146,10 +148,12 @@ def verdict(intent: int, wish: Intent, state: Market, *, offered: int, coverage:
     if members and columns.standing[chosen] and columns.share[chosen] >= FULL and true_share >= coverage:
         kept = f"it still covers {true_share:.1%} of the load, so it is not restarted"
         return "margin_consumed", f"{said} runs already: {kept}."
-    return "unmet", _unmet(intent, state, offered=offered, said=said, share=true_share)
+    return "unmet", _unmet(intent, wish, state, offered=offered, said=said, share=true_share)
 
 
-def _unmet(intent: int, state: Market, *, offered: int, said: str, share: float) -> str:
+def _unmet(  # noqa: PLR0913 - everything that may be the reason
+    intent: int, wish: Intent, state: Market, *, offered: int, said: str, share: float
+) -> str:
     columns = state.columns
     mine = np.arange(columns.first[intent] + 1, columns.first[intent + 1])
     chosen = int(state.chosen[intent])
@@ -158,7 +162,7 @@ def _unmet(intent: int, state: Market, *, offered: int, said: str, share: float)
         refused = columns.options[intent].refused
         if not offered:
             return "No candidate serves any share of the load within the SLO." + given
-        why = refused[0] if refused else "its limits on replicas, budget or survival leave none"
+        why = refused[0] if refused and not columns.options[intent].candidates else _limits(intent, wish, columns)
         return f"None of {offered} candidates may be used: {why}." + given
     best = mine[columns.deficit[mine] == 0.0]
     top = float(columns.share[best].max())
@@ -173,6 +177,25 @@ def _unmet(intent: int, state: Market, *, offered: int, said: str, share: float)
         return "The solver found no better plan in its time." + given
     _, short = min(ways, key=lambda way: way[0])
     return "; ".join(text for text, _ in short) + "." + given
+
+
+def _limits(intent: int, wish: Intent, columns: Columns) -> str:
+    """Which of the intent's own limits leaves no candidate: survival, where all others would."""
+    options, rule = columns.options[intent], wish.availability
+    room = {row.pool: row.limit for row in columns.rows if row.size == 1}
+    held = np.array([room.get(row.pool, 0) if row.size == 1 else np.inf for row in columns.rows])
+    fits = (options.replicas >= wish.min_replicas) & (options.load <= held).all(axis=1)
+    if wish.max_replicas is not None:
+        fits &= options.replicas <= wish.max_replicas
+    if wish.budget is not None:
+        fits &= options.cost <= wish.budget * (1 + 1e-9)
+    if rule.survive == "none" or not fits.any():
+        return "its limits on replicas and budget, and the size of the node pools, leave none"
+    unit = rule.survive.replace("_", " ")
+    return (
+        f"availability: neither one nor two together serve {rule.share:.0%} of it after the loss of a {unit};"
+        f" another {unit} to spread over, or a lower share, would help"
+    )
 
 
 def missing_gpus(fleet: Fleet, columns: Columns, program: Program, asking: Asking) -> dict[str, int]:
@@ -199,7 +222,8 @@ def missing_gpus(fleet: Fleet, columns: Columns, program: Program, asking: Askin
     if answer.values is None:
         return {}
     short = answer.values[n:]
-    return {name: math.ceil(short[at] - 1e-6) for name, at in pools.items() if short[at] > 1e-6}
+    parts = {pool.name: pool.engines_per_gpu for pool in fleet.cluster.pools}
+    return {name: math.ceil(short[at] / parts[name] - 1e-6) for name, at in pools.items() if short[at] > 1e-6}
 
 
 def _pool_prices(columns: Columns) -> Mapping[str, float]:

@@ -45,7 +45,9 @@ def running(incumbent: Plan | Placed | None, classes: Mapping[str, BinClass]) ->
     replicas: dict[str, dict[Key, tuple[NodeGPUs, ...]]] = {}
     gone: dict[str, int] = {}
     for intent, key, nodes in _groups(incumbent):
-        standing = tuple(replica for replica in nodes if replica and all(_stands(name, classes) for name, _ in replica))
+        standing = tuple(
+            replica for replica in nodes if replica and all(_stands(name, key[2], classes) for name, _ in replica)
+        )
         if len(standing) < len(nodes):
             gone[intent] = gone.get(intent, 0) + len(nodes) - len(standing)
         if standing:
@@ -156,9 +158,13 @@ def _with_pools(strategy: Collocated | Disaggregated, pools: tuple[Pool, ...]) -
     return replace(strategy, prefill=pools[0], decode=pools[1])
 
 
-def _stands(name: str, classes: Mapping[str, BinClass]) -> bool:
+def _stands(name: str, configuration: Configuration, classes: Mapping[str, BinClass]) -> bool:
+    """Whether a node is there tonight, its GPUs shared as the configuration shares them."""
     parsed = node_index(name)
-    return parsed is not None and parsed[0] in classes and parsed[1] < classes[parsed[0]].nodes
+    if parsed is None or parsed[0] not in classes:
+        return False
+    bins = classes[parsed[0]]
+    return parsed[1] < bins.nodes and bins.parts == configuration.engines_per_gpu
 
 
 def _groups(incumbent: Plan | Placed) -> list[tuple[str, Key, tuple[NodeGPUs, ...]]]:
@@ -171,8 +177,9 @@ def _nodes(group: ReplicaGroup) -> tuple[NodeGPUs, ...]:
     return tuple(tuple((share.node, share.gpus) for share in replica) for replica in group.nodes)
 
 
-def _key(group: ReplicaGroup) -> Key:
-    configuration = Configuration(
+def configuration_of(group: ReplicaGroup) -> Configuration:
+    """The configuration of a plan's replica group."""
+    return Configuration(
         model=group.model,
         gpu=group.gpu,
         tp=group.tp,
@@ -185,5 +192,9 @@ def _key(group: ReplicaGroup) -> Key:
         max_num_batched_tokens=group.max_num_batched_tokens,
         max_model_len=group.max_model_len,
         enable_prefix_caching=group.enable_prefix_caching,
+        engines_per_gpu=group.engines_per_gpu,
     )
-    return (group.role, group.node_pool, configuration)
+
+
+def _key(group: ReplicaGroup) -> Key:
+    return (group.role, group.node_pool, configuration_of(group))

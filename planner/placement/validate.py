@@ -7,9 +7,10 @@ into its link domains, adds up teams, replays the waves. A placement with a viol
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from planner.placement.availability import share_after_loss
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from catalog.gpus import GPU
     from planner.intents import Fleet, Intent
     from planner.plan import Plan
-    from planner.strategies import Candidate
+    from planner.strategies import Candidate, Pool
 
 WHOLE = 1 - 1e-9
 
@@ -178,7 +179,7 @@ def _pool_seat_faults(seats: Seats, classes: Mapping[str, BinClass]) -> list[str
     if pool.node_pool not in classes:
         return []  # said above
     bins = classes[pool.node_pool]
-    found = []
+    found = _sharing_faults(pool, bins)
     if len(seats.nodes) != pool.replicas:
         found.append(f"{pool} has {len(seats.nodes)} seats for {pool.replicas} replicas")
     if configuration.tp > bins.domain:
@@ -196,6 +197,17 @@ def _pool_seat_faults(seats: Seats, classes: Mapping[str, BinClass]) -> list[str
         if any(gpus % configuration.tp for _, gpus in nodes):
             found.append(f"{pool} cuts a tensor-parallel rank group between nodes: {nodes}")
     return found
+
+
+def _sharing_faults(pool: Pool, bins: BinClass) -> list[str]:
+    """Engines share a GPU only where the node pool says so, all of them by the same number, each on one GPU."""
+    configuration = pool.configuration
+    if configuration.engines_per_gpu != bins.pool.engines_per_gpu:
+        wants, has = configuration.engines_per_gpu, bins.pool.engines_per_gpu
+        return [f"{pool} is made for {wants} engines on a GPU, and {has} share each of node pool {pool.node_pool!r}"]
+    if configuration.engines_per_gpu > 1 and configuration.gpus > 1:
+        return [f"{pool} shares GPUs and spans {configuration.gpus} of them"]
+    return []
 
 
 def _survival_faults(intent: Intent, served: Served, classes: Mapping[str, BinClass]) -> list[str]:
@@ -238,15 +250,17 @@ def _node_faults(placed: Placed, classes: Mapping[str, BinClass]) -> list[str]: 
         used = sum(gpus for gpus, _ in here)
         by_pool[parsed[0]] += used
         if used > bins.node:
-            found.append(f"node {name} holds {used} GPUs of {bins.node}")
+            found.append(
+                f"node {name} holds {used} GPUs of {bins.node}" + f", in parts of 1/{bins.parts}" * (bins.parts > 1)
+            )
         elif name in alone and len(here) > 1:
             found.append(f"node {name} is shared with a replica of {alone[name]} that takes whole nodes")
         elif not _packs(here, bins.free[parsed[1]].tolist()):
             found.append(f"node {name} cannot hold pieces of {sorted(here)} GPUs in its link domains")
     found += [
-        f"node pool {name} holds {used} GPUs of {classes[name].pool.gpus}"
+        f"node pool {name} holds {used / classes[name].parts:g} GPUs of {classes[name].pool.gpus}"
         for name, used in by_pool.items()
-        if used > classes[name].pool.gpus
+        if used > classes[name].pool.engine_slots
     ]
     return found
 
@@ -285,12 +299,14 @@ def _fit(pieces: Sequence[int], room: tuple[int, ...]) -> bool:
 def _team_faults(fleet: Fleet, placed: Placed, names: Mapping[str, str]) -> list[str]:
     found = []
     gpu_of = {pool.name: names.get(pool.gpu, pool.gpu) for pool in fleet.cluster.pools}
+    parts = {pool.name: pool.engines_per_gpu for pool in fleet.cluster.pools}
     for team in fleet.teams:
         mine = [s for s, i in zip(placed.served, fleet.intents, strict=True) if i.team == team.name]
-        held: Counter[str] = Counter()
+        held: dict[str, Fraction] = defaultdict(Fraction)
         for seats in (seats for served in mine for seats in served.seats):
             for name, gpus in (share for nodes in seats.nodes for share in nodes):
-                held[gpu_of.get(name.rpartition("-")[0], "")] += gpus
+                where = name.rpartition("-")[0]
+                held[gpu_of.get(where, "")] += Fraction(gpus, parts.get(where, 1))
         for gpu, quota in team.quota.items():
             if held[names.get(gpu, gpu)] > quota:
                 found.append(f"team {team.name} holds {held[names.get(gpu, gpu)]} {gpu}, above its quota of {quota}")
