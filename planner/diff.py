@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from planner.explain.change import waves_of
+from planner.explain.words import clock
 from planner.plan import IntentDecision, Plan, ReplicaGroup
 
 ChangeKind = Literal["added", "removed", "moved", "resized", "reconfigured", "status"]
@@ -35,6 +37,8 @@ class Difference:
     margins: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)
     """`intent limit` -> share of the limit that is left, before and after, where it moves."""
     starts_from_nothing: bool = False
+    waves: tuple[tuple[str, ...], ...] = ()
+    """The order of the change, sentences of each wave; known where the later plan was made from the earlier one."""
 
     def __bool__(self) -> bool:
         """True where anything differs."""
@@ -67,6 +71,9 @@ class Difference:
                 f"| {cell(name)} | {percent(a)} | {percent(b)} |" for name, (a, b) in sorted(self.margins.items())
             ]
             lines += [""]
+        if self.waves:
+            lines += ["Order of the change; each wave waits for the one before:", ""]
+            lines += [f"{number}. {cell('; '.join(told))}" for number, told in enumerate(self.waves, start=1)] + [""]
         return "\n".join(lines)
 
 
@@ -97,6 +104,7 @@ def diff(old: Plan | None, new: Plan) -> Difference:
         gpus={pool: pair for pool in sorted({*gpus[0], *gpus[1]}) if (pair := _pair(gpus, pool))[0] != pair[1]},
         margins={name: (margins[0].get(name), margins[1].get(name)) for name in _moved(*margins)} if old else {},
         starts_from_nothing=old is None,
+        waves=tuple(told for _, told in waves_of(new)) if old is not None and old.digest == new.changed_from else (),
     )
 
 
@@ -119,6 +127,7 @@ def shape(group: ReplicaGroup) -> str:
     parts += [f"pp{group.pp}"] * (group.pp > 1) + [f"dp{group.dp}"] * (group.dp > 1)
     parts += [f"ep{group.tp * group.dp}"] * group.expert_parallel
     parts += [group.quantization] * (group.quantization != "bf16") + ["kv8"] * (group.kv_dtype == "fp8")
+    parts += [f"1of{group.engines_per_gpu}"] * (group.engines_per_gpu > 1)
     return "-".join(parts)
 
 
@@ -183,9 +192,11 @@ def _moved_replicas(old: ReplicaGroup, new: ReplicaGroup) -> int:
 
 def _settings(old: ReplicaGroup, new: ReplicaGroup) -> str:
     """Settings that differ besides the shape: `max_num_seqs 256 → 128`, overrides included."""
-    skipped = {"intent", "role", "node_pool", "replicas", "nodes", "gpus_per_replica", "overrides"}
+    skipped = {"intent", "role", "node_pool", "replicas", "nodes", "gpus_per_replica", "overrides", "windows",
+               "attention"}  # fmt: skip
     fields = [name for name in ReplicaGroup.model_fields if name not in skipped]
     told = [f"{n} {getattr(old, n)} → {getattr(new, n)}" for n in fields if getattr(old, n) != getattr(new, n)]
+    told += [f"replicas by the hour {_hours(old)} → {_hours(new)}"] * (old.windows != new.windows)
     names = sorted({*old.overrides, *new.overrides})
     told += [
         f"override --{name} {old.overrides.get(name, 'none')} → {new.overrides.get(name, 'none')}"
@@ -193,6 +204,11 @@ def _settings(old: ReplicaGroup, new: ReplicaGroup) -> str:
         if old.overrides.get(name) != new.overrides.get(name)
     ]
     return ", ".join(told)
+
+
+def _hours(group: ReplicaGroup) -> str:
+    """Bounds by time of day: `00:00 1, 07:45 3`."""
+    return ", ".join(f"{clock(window.start_hour)} {window.min_replicas}" for window in group.windows) or "none"
 
 
 def _status(old: IntentDecision | None, new: IntentDecision | None) -> Change | None:

@@ -8,7 +8,8 @@ import pytest
 
 from catalog.errors import BadInput
 from planner.explain import explain, seconds
-from planner.plan import Plan, from_json
+from planner.explain.outlook import margins
+from planner.plan import NodeShare, Plan, Stress, from_json
 
 SAMPLE = Path(__file__).parent / "plans" / "sample.json"
 
@@ -50,6 +51,14 @@ def test_every_intent_can_be_explained(plan: Plan) -> None:
         assert "None" not in text
 
 
+def test_what_a_spot_pool_means_is_said(plan: Plan) -> None:
+    """Who runs on hardware that may be taken back at any time is told so; on demand needs no words."""
+    assert "spot" not in explain(plan, "chat")
+    pools = tuple(pool.model_copy(update={"tier": "spot"}) for pool in plan.pools)
+    text = explain(plan.model_copy(update={"pools": pools}), "chat")
+    assert "h100-eu is spot: rented by the hour and taken back at any time" in text
+
+
 def test_an_unknown_intent_names_near_ones(plan: Plan) -> None:
     """A typo is answered with the names that are close."""
     with pytest.raises(BadInput, match="did you mean 'chat'"):
@@ -59,3 +68,16 @@ def test_an_unknown_intent_names_near_ones(plan: Plan) -> None:
 def test_durations_are_read_easily() -> None:
     """Milliseconds below a second, and what has no bound says so."""
     assert [seconds(value) for value in (0.0305, 1.5, None)] == ["30.5 ms", "1.5 s", "without bound"]
+
+
+def test_replicas_over_several_nodes_say_what_was_not_measured(plan: Plan) -> None:
+    """Half the network's bandwidth is told for pairs; for a replica over nodes the explanation owns up."""
+    stress = Stress(case="slow_end", breaks_at=1.3, first_to_break="tpot", holds_at=(0.8, 1.0, 1.2))
+    decision = next(d for d in plan.intents if d.name == "chat").model_copy(update={"robustness": (stress,)})
+    group = next(group for group in plan.placements if group.intent == "chat")
+    two = (NodeShare(node="h100-eu-0", gpus=8), NodeShare(node="h100-eu-1", gpus=8))
+    for nodes, owned in ((group.nodes, False), ((two,), True)):
+        placed = (group.model_copy(update={"nodes": nodes}),)
+        (text,) = margins(plan.model_copy(update={"placements": placed}), decision)
+        assert "20 % more load with slow predictions is carried" in text
+        assert ("not measured" in text) is owned

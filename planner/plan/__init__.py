@@ -1,15 +1,24 @@
 """DECISIONS: `Plan`: what plan.json holds, how it is assembled, and its canonical bytes."""
 
-from planner.plan.assemble import Facts, Search, assemble, checkpoint_of, digest_of_fleet
+from planner.plan.assemble import Facts, Search, assemble, attention_of, checkpoint_of, digest_of_fleet
 from planner.plan.baseline import baseline
 from planner.plan.canonical import canonical_json, digest_of, from_json, json_schema, rounded, seal, to_json
 from planner.plan.nouns import (
     Argument,
+    Attention,
     Choice,
+    DayPart,
+    Dip,
+    FleetDay,
+    FreedGPUs,
+    IntentDay,
     IntentDecision,
     Latency,
+    Movement,
     NodeShare,
     Plan,
+    PlannedMove,
+    PlannedWave,
     PoolUse,
     Provenance,
     RejectedFamily,
@@ -18,17 +27,27 @@ from planner.plan.nouns import (
     Role,
     Solved,
     Status,
+    Stress,
     Window,
 )
 
 __all__ = [
     "Argument",
+    "Attention",
     "Choice",
+    "DayPart",
+    "Dip",
     "Facts",
+    "FleetDay",
+    "FreedGPUs",
+    "IntentDay",
     "IntentDecision",
     "Latency",
+    "Movement",
     "NodeShare",
     "Plan",
+    "PlannedMove",
+    "PlannedWave",
     "PoolUse",
     "Provenance",
     "RejectedFamily",
@@ -38,8 +57,10 @@ __all__ = [
     "Search",
     "Solved",
     "Status",
+    "Stress",
     "Window",
     "assemble",
+    "attention_of",
     "baseline",
     "canonical_json",
     "checkpoint_of",

@@ -19,9 +19,11 @@ from planner.plan.baseline import baseline
 from planner.plan.canonical import canonical_json, seal
 from planner.plan.nouns import (
     Argument,
+    Attention,
     Choice,
     IntentDecision,
     Latency,
+    Movement,
     NodeShare,
     Plan,
     PoolUse,
@@ -31,6 +33,7 @@ from planner.plan.nouns import (
     ReplicaGroup,
     Status,
 )
+from planner.plan.order import order
 from planner.strategies import Candidate, Configuration, Quantiles, Rejection
 
 if TYPE_CHECKING:
@@ -73,6 +76,8 @@ class Facts:
     overrides: Mapping[str, Mapping[str, Argument]] = field(default_factory=dict)
     """Intent -> long flags that win over what was planned and over the intent's own overrides."""
     image: str = IMAGE
+    changed_from: str = ""
+    """Digest of the plan in force."""
     baseline: tuple[float | None, str] | None = None
     """Cost and statement of the naive baseline; by default the sum of the searches' naive costs."""
 
@@ -105,6 +110,10 @@ def assemble(fleet: Fleet, placed: Placed, searches: Mapping[str, Search], facts
             pools=_pools(fleet, placements, placed, facts),
             solved=placed.solved,
             provenance=facts.provenance.model_copy(update={"sources": _sources(decisions)}),
+            waves=order(placed),
+            changed_from=facts.changed_from,
+            movement=Movement(share=fleet.movement, forced_gpus=placed.forced_gpus, settled=placed.settled),
+            retired=fleet.retired,
         )
     )
 
@@ -133,6 +142,15 @@ def checkpoint_of(model: Model, quantization: QuantizationName) -> tuple[str, st
             mend="name one in the model's checkpoints, or leave the format out of the intent's quantizations",
         )
     return model.name, online
+
+
+def attention_of(model: Model) -> Attention:
+    """How a model attends: latent, with attention sinks, over a window in some layers, or in full."""
+    if model.mla is not None:
+        return "mla"
+    if model.architecture == "GptOssForCausalLM":
+        return "sinks"
+    return "sliding" if any(layer.attention == "sliding" for layer, _ in model.layers) else "full"
 
 
 def _status(served: Served, search: Search | None) -> tuple[Status, str]:
@@ -259,9 +277,11 @@ def _group(served: Served, seats: Seats, intent: Intent, facts: Facts) -> Replic
         kv_cache_memory_bytes=facts.kv_bytes(configuration),
         router=min(routers, default="least_requests"),
         nodes=tuple(tuple(NodeShare(node=node, gpus=gpus) for node, gpus in replica) for replica in seats.nodes),
+        engines_per_gpu=configuration.engines_per_gpu,
         online_quantization=online,
         max_num_queued_tokens=_queue_limit(seats, intent, facts),
         overrides={**intent.overrides, **facts.overrides.get(intent.name, {})},
+        attention=attention_of(facts.models[configuration.model]),
     )
 
 
@@ -299,6 +319,7 @@ def _pools(fleet: Fleet, placements: Sequence[ReplicaGroup], placed: Placed, fac
     used: Counter[str] = Counter()
     for group in placements:
         used[group.node_pool] += sum(share.gpus for replica in group.nodes for share in replica)
+    used = Counter({pool.name: -(-used[pool.name] // pool.engines_per_gpu) for pool in fleet.cluster.pools})
     return tuple(
         PoolUse(
             name=pool.name,
@@ -309,6 +330,7 @@ def _pools(fleet: Fleet, placements: Sequence[ReplicaGroup], placed: Placed, fac
             shadow_price=placed.shadow_prices.get(pool.name),
             vendor=facts.gpus[pool.gpu].vendor if pool.gpu in facts.gpus else "nvidia",
             gpus_per_node=pool.gpus_per_node,
+            tier=pool.tier,
         )
         for pool in fleet.cluster.pools
     )

@@ -57,10 +57,15 @@ def seal(plan: Plan) -> Plan:
 
 
 def to_json(plan: Plan) -> str:
-    """Write plan.json: sorted keys, two spaces, newline at the end."""
-    return (
-        json.dumps(plan.model_dump(mode="json"), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    )
+    """Write plan.json: sorted keys, two spaces, newline at the end.
+
+    A plan that was read from an older plan.json is written with the fields that it had: its digest is of those.
+    """
+    written = plan.model_dump(mode="json")
+    if plan.digest and plan.digest != _digest(written):
+        older = plan.model_dump(mode="json", exclude_unset=True)
+        written = older if plan.digest == _digest(older) else written
+    return json.dumps(written, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def from_json(text: str, *, place: str = "plan.json") -> Plan:

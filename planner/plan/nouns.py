@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from catalog.cluster import Fact
+from catalog.cluster import Fact, PriceTier
 
 Status = Literal["met", "margin_consumed", "unmet", "no_data"]
 Role = Literal["both", "prefill", "decode"]
 Argument = str | int | float | bool
+Attention = Literal["full", "sliding", "sinks", "mla"]
 
 
 class NodeShare(Fact):
@@ -70,11 +71,23 @@ class ReplicaGroup(Fact):
     """Long flags without dashes that the user sets by hand; merged last."""
     windows: tuple[Window, ...] = ()
     """Bounds by time of day; without them an autoscaler may go from one replica to what was planned."""
+    engines_per_gpu: int = 1
+    """Engines that share the replica's GPU, itself counted; above 1 `gpus_per_replica` and the nodes' `gpus` count
+    parts of a GPU, and the field is written."""
+    attention: Attention | None = None
+    """How the model attends, where the plan states it: it decides which attention backends can serve it."""
 
     @property
     def gpus(self) -> int:
-        """GPUs of all replicas."""
-        return self.replicas * self.gpus_per_replica
+        """GPUs of all replicas, rounded up where they share them."""
+        return -(-self.replicas * self.gpus_per_replica // self.engines_per_gpu)
+
+    @model_serializer(mode="wrap")
+    def _alone_goes_unsaid(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        written: dict[str, object] = write(self)
+        if self.engines_per_gpu == 1:
+            written.pop("engines_per_gpu", None)
+        return written
 
     @property
     def nodes_per_replica(self) -> int:
@@ -115,11 +128,77 @@ class Choice(Fact):
 class Relaxation(Fact):
     """The nearest change of one dimension that would make an unmet intent feasible."""
 
-    dimension: Literal["rate", "ttft", "tpot", "e2e", "budget", "quality", "nodes"]
+    dimension: Literal["rate", "ttft", "tpot", "e2e", "budget", "quality", "nodes", "quota"]
     from_value: float | None
     to_value: float
     unit: str
     text: str
+
+
+class DayPart(Fact):
+    """One window of an intent's day: what is asked for, and what runs for it."""
+
+    start_hour: float
+    """UTC."""
+    end_hour: float
+    rate: float
+    """Requests per second that it is sized for."""
+    replicas: int
+    """Of all the intent's groups."""
+    gpus: int
+    cost_per_hour: float
+
+
+class IntentDay(Fact):
+    """An intent's day: within the night's strategy, the replicas that each window needs."""
+
+    parts: tuple[DayPart, ...]
+    cost: float
+    """Dollars a day; what starts is paid for from its start on."""
+    peak_cost: float
+    """Dollars a day with the busiest window's replicas all day."""
+    refunded: float
+    """Of what is saved, dollars a day on hardware that is paid by the hour; the rest is freed, not refunded."""
+    starts: int
+    """Replicas that start in a day."""
+    freed_gpu_hours: float
+    """GPU-hours a day that the busiest window needs and the others do not."""
+    kept: str = ""
+    """Why some replicas stay all day although the load does not; empty where none do."""
+
+
+class FreedGPUs(Fact):
+    """GPUs that one window of the day leaves free of those that are placed."""
+
+    start_hour: float
+    end_hour: float
+    gpus: dict[str, int]
+    """By node pool."""
+    cost_per_hour: float
+    """Of what runs then."""
+
+
+class FleetDay(Fact):
+    """The day of all intents, those whose profile nobody knows at their full count."""
+
+    parts: tuple[FreedGPUs, ...]
+    cost: float
+    """Dollars a day."""
+    peak_cost: float
+    """Dollars a day of the plan at its full count."""
+    refunded: float
+
+
+class Stress(Fact):
+    """How an intent fares when a prediction errs by its interval, or the network is slower than said."""
+
+    case: Literal["as_predicted", "slow_end", "fast_end", "half_bandwidth"]
+    breaks_at: float
+    """Load, as a multiple of the rate that was planned for, up to which the SLO holds with all replicas running."""
+    first_to_break: str
+    """`ttft`, `tpot` or `e2e`, whichever is missed by most beyond that load; `capacity` where the queue grows first."""
+    holds_at: tuple[float, ...]
+    """Loads of those that were tried (-20 %, as planned, +20 %) at which the SLO holds."""
 
 
 class IntentDecision(Fact):
@@ -148,6 +227,9 @@ class IntentDecision(Fact):
     priority: int = 1
     cost_per_hour: float = 0.0
     """Of what was chosen, 0 where nothing was."""
+    day: IntentDay | None = None
+    """None where the profile of the load over the day is not known, or nothing runs."""
+    robustness: tuple[Stress, ...] = ()
 
 
 class RejectedFamily(Fact):
@@ -174,6 +256,53 @@ class PoolUse(Fact):
     """Dollars per hour that one more GPU would save; None where not known."""
     vendor: Literal["nvidia", "amd", "intel", "cpu"] = "nvidia"
     gpus_per_node: int = 8
+    tier: PriceTier = "on_demand"
+    """What its price stands for (`catalog.cluster.TIER_WORDS`)."""
+
+
+class PlannedMove(Fact):
+    """Equal replicas of one intent that start or stop together in one wave of the change."""
+
+    intent: str
+    role: Role
+    node_pool: str
+    configuration: str
+    """Short form, such as `h100_sxm-tp4-fp8`."""
+    replicas: int = Field(ge=1)
+    gpus: int
+    """Of all of them."""
+    nodes: tuple[str, ...] = ()
+    """One entry per replica; the nodes of a replica that spans several are joined by `+`."""
+    group: int | None = None
+    """Index of the replica group in `placements`; None where the replicas are of a plan before."""
+
+
+class Dip(Fact):
+    """An intent that a wave serves less than before and after the change."""
+
+    intent: str
+    served_share: float
+
+
+class PlannedWave(Fact):
+    """One step of the change: all starts, and when they serve, all stops. A wave begins when the one before is done."""
+
+    starts: tuple[PlannedMove, ...] = ()
+    stops: tuple[PlannedMove, ...] = ()
+    stops_first: bool = False
+    """True where nothing can start before something stops; then `dips` says what that costs."""
+    dips: tuple[Dip, ...] = ()
+
+
+class Movement(Fact):
+    """How much the change from the plan in force may move."""
+
+    share: float
+    """Largest share of the GPUs in use that may start in one night, beyond what service forces."""
+    forced_gpus: int = 0
+    """GPUs beyond that share that unmet demand, or a node that went away, forces to start."""
+    settled: tuple[str, ...] = ()
+    """Intents that what runs already serves enough: their starts count against the share."""
 
 
 class Solved(Fact):
@@ -199,6 +328,8 @@ class Provenance(Fact):
     """How many of the chosen strategies rest on which source, the weakest of each."""
     prices: dict[str, str] = Field(default_factory=dict)
     """Node pool -> where its price was read, and when."""
+    corrections: tuple[str, ...] = ()
+    """Records of what production measured that predictions were corrected by."""
     notes: tuple[str, ...] = ()
 
 
@@ -221,3 +352,12 @@ class Plan(Fact):
     pools: tuple[PoolUse, ...]
     solved: Solved
     provenance: Provenance
+    waves: tuple[PlannedWave, ...] = ()
+    """The order of the change from the plan with digest `changed_from`; empty where nothing ran or nothing moves."""
+    changed_from: str = ""
+    """Digest of the plan in force when this one was made; empty for the first."""
+    day: FleetDay | None = None
+    """None where no intent's load changes over the day."""
+    movement: Movement | None = None
+    retired: tuple[str, ...] = ()
+    """Services that the fleet names as retired: publishing may take their last replica away."""

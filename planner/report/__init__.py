@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from planner.diff import diff
 from planner.plan import Plan
-from planner.report import sections
+from planner.report import outlook, sections
 from planner.report.images import images
 from planner.report.style import CSS
 
@@ -26,6 +26,8 @@ def html(plan: Plan, previous: Plan | None = None) -> str:
         sections.changes(previous, difference) if previous is not None and difference is not None else "",
         sections.pools(plan),
         sections.trade_offs(plan),
+        outlook.day(plan),
+        outlook.robust(plan),
         sections.savings(plan, previous),
         sections.rejections(plan),
         sections.placements(plan),

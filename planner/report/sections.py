@@ -6,7 +6,7 @@ from collections import Counter
 from html import escape
 
 from planner.diff import Difference, shape
-from planner.explain import SOURCE_WORDS, dollars, seconds, wish_of
+from planner.explain import SOURCE_WORDS, counted, dollars, seconds, wish_of
 from planner.plan import IntentDecision, Plan, PoolUse
 from planner.report.svg import against_slo, cost_against_latency, shown_of, stacked
 
@@ -246,10 +246,20 @@ def changes(previous: Plan, difference: Difference) -> str:
     head = [("change", ""), ("intent", ""), ("what", ""), ("GPUs", "r num")]
     rows = [[text(cell) for cell in row] for row in difference.rows]
     return (
-        f"<section>{title}{table(head, rows, stack=True)}</section>"
+        f"<section>{title}{table(head, rows, stack=True)}{order(difference)}</section>"
         if rows
         else f"<section>{title}<p>Costs alone.</p></section>"
     )
+
+
+def order(difference: Difference) -> str:
+    """The waves of the change, behind a click."""
+    if not difference.waves:
+        return ""
+    waves = "".join(f"<li>{text('; '.join(told))}.</li>" for told in difference.waves)
+    said = "In this order; each wave waits until what it starts serves:"
+    title = f"<summary>Order, {counted(len(difference.waves), 'wave')}</summary>"
+    return f"<details>{title}<p>{said}</p><ol>{waves}</ol></details>"
 
 
 def words(reason: str) -> str:

@@ -1,9 +1,18 @@
-"""Explain one intent's decision in plain words: why this strategy, what bound it, what came second, what would help."""
+"""Explain one intent's decision in plain words: why this strategy, what bound it, what came second, what would help.
+
+Everything is said from the plan alone, so that last month's plan still explains itself.
+"""
 
 from __future__ import annotations
 
+from catalog.cluster import TIER_WORDS
 from catalog.errors import BadInput, near_names
+from planner.explain.change import waves_of
+from planner.explain.outlook import fleet_day, margins, through_the_day
+from planner.explain.words import clock, counted, dollars, seconds, wish_of
 from planner.plan import Choice, IntentDecision, Latency, Plan
+
+__all__ = ["SOURCE_WORDS", "clock", "counted", "dollars", "explain", "fleet_day", "seconds", "waves_of", "wish_of"]
 
 SOURCE_WORDS = {
     "measured": "measured on this hardware",
@@ -36,28 +45,15 @@ def explain(plan: Plan, intent: str) -> str:
         mend = near_names(intent, [decision.name for decision in plan.intents])
         raise BadInput(f"the plan has no intent {intent!r}", mend=mend)
     parts = [_wish(decision), _outcome(decision), *_chosen(decision), *_runner_up(decision), *_unmet(decision)]
-    parts += [*_rejections(plan, decision), *_shadow(plan, decision), _rests_on(plan, decision)]
+    parts += [
+        *margins(plan, decision),
+        *through_the_day(decision),
+        *_order(plan, decision),
+        *_rejections(plan, decision),
+        *_shadow(plan, decision),
+    ]
+    parts += [_rests_on(plan, decision)]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def seconds(value: float | None) -> str:
-    """A duration for reading: milliseconds below a second; `without bound` where there is none."""
-    if value is None:
-        return "without bound"
-    return f"{value * 1000:.3g} ms" if value < 1 else f"{value:.3g} s"
-
-
-def dollars(value: float) -> str:
-    """Money per hour."""
-    return f"{value:,.2f} USD/h"
-
-
-def wish_of(decision: IntentDecision) -> str:
-    """The SLO in words: `TTFT ≤ 500 ms and TPOT ≤ 40 ms for 90 % of the requests`."""
-    names = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "whole request"}
-    limits = [f"{names[key]} ≤ {seconds(decision.slo[key])}" for key in names if key in decision.slo]
-    share = decision.slo.get("attainment", 0.9)
-    return f"{' and '.join(limits)} for {share * 100:.4g} % of the requests" if limits else "no latency limit"
 
 
 def _wish(decision: IntentDecision) -> str:
@@ -118,6 +114,14 @@ def _unmet(decision: IntentDecision) -> list[str]:
     return ["\n".join([*lines, *(f"  {relaxation.text}" for relaxation in decision.relaxations)])]
 
 
+def _order(plan: Plan, decision: IntentDecision) -> list[str]:
+    waves = waves_of(plan, decision.name)
+    if not waves:
+        return []
+    lines = [f"  wave {number}: {'; '.join(told)}" for number, told in waves]
+    return ["\n".join([f"Order of the change, of {counted(len(plan.waves), 'wave')} in all:", *lines])]
+
+
 def _rejections(plan: Plan, decision: IntentDecision) -> list[str]:
     mine = [family for family in plan.rejections if family.intent == decision.name]
     if not mine:
@@ -137,6 +141,8 @@ def _shadow(plan: Plan, decision: IntentDecision) -> list[str]:
             )
         elif pool.name in used and pool.shadow_price == 0:
             lines.append(f"  {pool.name}: another node would save nothing, {pool.gpus - pool.used} GPUs are free")
+        if pool.name in used and pool.tier != "on_demand":
+            lines.append(f"  {pool.name} is {pool.tier}: {TIER_WORDS[pool.tier]}")
     return ["\n".join(["Hardware:", *lines])] if lines else []
 
 
