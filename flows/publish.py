@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from catalog.errors import CorruptRecord, FleetplanError
+from catalog.errors import BadInput, CorruptRecord, FleetplanError
 from catalog.store import Plans
 from planner.plan import Plan, from_json, to_json
 
+#: What becomes of a night's plan: it is published; kept for a review, or as a shadow of what would have been; or only
+#: shown.
+Ending = Literal["publish", "review", "shadow", "show"]
 REPORT = "report.html"
 #: Plans that are looked through for one that differs from the newest.
 LOOK_BACK = 31
@@ -52,6 +55,32 @@ def read_plan(plans: Plans, serial: int) -> Plan:
         msg = f"{place}: not text"
         raise CorruptRecord(msg) from error
     return from_json(text, place=place)
+
+
+def earlier(plans: Plans, to: int | None = None) -> Plan:
+    """The plan to go back to: of that serial, or the newest whose decision differs from the one in force.
+
+    Raises:
+        BadInput: there is none.
+    """
+    if to is not None:
+        return read_plan(plans, to)
+    other = in_force(plans).other
+    if other is None:
+        raise BadInput("holds no other plan", place=plans.root, mend="name one: --to SERIAL")
+    return other
+
+
+def put_in_force(plan: Plan, plans: Plans) -> Plan:
+    """Publish an earlier plan again, word for word, under the next serial.
+
+    Raises:
+        StalePlan: another night published meanwhile.
+    """
+    base = in_force(plans)
+    again = plan.model_copy(update={"serial": base.serial})
+    plans.publish(base.serial, files_of(again, previous=base.plan))
+    return again
 
 
 def files_of(plan: Plan, *, previous: Plan | None) -> dict[str, bytes]:

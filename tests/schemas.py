@@ -15,7 +15,10 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from kubernetes_validate import utils
 
+#: The package reads its schemas anew for each object; they do not change.
+utils.schema_contents = functools.cache(utils.schema_contents)
 FOLDER = Path(__file__).parent.parent / ".." / "shared" / "data" / "schemas"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 POD = {"containers", "initContainers"}

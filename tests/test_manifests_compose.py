@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from random_plans import random_plan
+from random_plans import golden_plans, random_plan
 
 from planner.manifests import render
 from planner.plan import Plan, from_json
@@ -75,9 +75,10 @@ def test_a_replica_over_nodes_starts_on_each() -> None:
 
 
 @pytest.mark.skipif(COMPOSE is None, reason="needs docker-compose")
-def test_compose_reads_the_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", sorted(golden_plans()))
+def test_compose_reads_the_files(tmp_path: Path, name: str) -> None:
     """`docker-compose config` accepts every node's file."""
-    for path, text in render(sample(), formats=["compose"]).items():
+    for path, text in render(golden_plans()[name], formats=["compose"]).items():
         file = tmp_path / Path(path).name
         file.write_text(text)
         done = subprocess.run(

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
+from random_plans import random_plan
 from schemas import core
 
-from planner.manifests import pull_request, render
+from planner.manifests import arguments, pull_request, render
 from planner.manifests.autoscaling import cron, rate_per_replica, running_per_replica
 from planner.manifests.deployments import units
-from planner.plan import Plan, Window, from_json, seal
+from planner.plan import NodeShare, Plan, Window, from_json, seal
 
 SAMPLE = Path(__file__).parent / "plans" / "sample.json"
 
@@ -141,3 +142,51 @@ def test_skypilot_takes_what_it_can_run() -> None:
     readme = render(plan, formats=["readme"])["README.md"]
     assert "skypilot: `retrieval-pd`" in readme
     assert "skypilot: `research`" in readme
+
+
+def test_engines_that_share_a_gpu_share_its_memory_and_its_index() -> None:
+    """Two engines on one GPU: each takes half of the memory that vLLM would, one index serves both, each costs half."""
+    plan = sample()
+    chat = plan.placements[0]
+    where = tuple((NodeShare(node="h100-eu-0", gpus=1),) for _ in range(3))
+    shared = chat.model_copy(update={"engines_per_gpu": 2, "tp": 1, "gpus_per_replica": 1, "nodes": where, "waves": ()})
+    plan = seal(plan.model_copy(update={"placements": (shared, *plan.placements[1:]), "waves": ()}))
+    assert arguments(plan, plan.placements[0])["gpu-memory-utilization"] == pytest.approx(0.46, abs=1e-3)
+    assert "gpu-memory-utilization" not in arguments(plan, plan.placements[1])
+    services = read(plan, "compose")["compose/h100-eu-0.yaml"]["services"]
+    held = [services[f"chat-{i}"]["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"] for i in range(3)]
+    assert held == [["0"], ["0"], ["1"]]
+    assert read(plan, "autoscaling")["autoscaling/wva/chat.yaml"]["spec"]["variantCost"] == "1.1450"
+    assert "skypilot/chat.yaml" not in read(plan, "skypilot")
+    config = read(plan, "ray")["ray/serve.yaml"]["applications"][0]["args"]["llm_configs"][0]
+    assert config["placement_group_config"] == {"bundles": [{"CPU": 1, "GPU": 0.5}]}
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_windows_bound_every_autoscaler(seed: int) -> None:
+    """Over the day KEDA's floor is the window's, and no autoscaler's bounds are narrower or wider than the windows."""
+    plan = random_plan(seed)
+    group = plan.placements[0]
+    found = read(plan, "autoscaling")
+    (path,) = [path for path in found if "/keda/" in path] or [None]
+    if path is None:
+        assert group.nodes_per_replica > 1
+        return
+    keda, hpa = found[path]["spec"], found[path.replace("/keda/", "/hpa/")]["spec"]
+    low = min((window.min_replicas for window in group.windows), default=1)
+    high = max((window.max_replicas for window in group.windows), default=group.replicas)
+    assert (keda["minReplicaCount"], keda["maxReplicaCount"]) == (low, high)
+    assert (hpa["minReplicas"], hpa["maxReplicas"]) == (low, high)
+    crons = [trigger["metadata"] for trigger in keda["triggers"] if trigger["type"] == "cron"]
+    for quarter in range(96):
+        now = quarter / 4 + 1 / 8
+        (floor,) = [w.min_replicas for w in group.windows if w.start_hour <= now < w.end_hour] or [low]
+        held = [int(c["desiredReplicas"]) for c in crons if hour(c["start"]) <= now < (hour(c["end"]) or 24.0)]
+        assert max([low, *held]) == floor
+
+
+def hour(cron_line: str) -> float:
+    """The hour of the day of a daily cron line."""
+    minute, hours, *rest = cron_line.split()
+    assert rest == ["*", "*", "*"]
+    return int(hours) + int(minute) / 60

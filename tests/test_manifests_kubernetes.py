@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from random_plans import random_plan
+from random_plans import golden_plans, random_plan
 from schemas import core, crd, errors, needs, pod
 
 from planner.manifests import render
@@ -107,9 +107,10 @@ def test_an_intent_of_two_groups_has_one_address() -> None:
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
-def test_kustomize_builds_base_and_overlays(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", sorted(golden_plans()))
+def test_kustomize_builds_base_and_overlays(tmp_path: Path, name: str) -> None:
     """`kubectl kustomize` builds the base, and the overlays together build the same objects."""
-    for path, text in render(sample(), formats=["kubernetes"]).items():
+    for path, text in render(golden_plans()[name], formats=["kubernetes"]).items():
         target = tmp_path / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)

@@ -22,11 +22,13 @@ from planner.manifests import (
     ray,
     readme,
     skypilot,
+    systemd,
     vllm,
 )
 from planner.manifests.argocd import pull_request
-from planner.manifests.arguments import arguments, argv, pairing_problems
+from planner.manifests.arguments import arguments, argv
 from planner.manifests.names import group_names
+from planner.manifests.pairing import pairing_problems
 from planner.plan import Plan
 
 __all__ = ["FORMATS", "arguments", "argv", "group_names", "pull_request", "render"]
@@ -41,6 +43,7 @@ FORMATS: dict[str, Callable[[Plan], dict[str, str]]] = {
     "argocd": argocd.render,
     "dynamo": dynamo.render,
     "compose": compose.render,
+    "systemd": systemd.render,
     "ray": ray.render,
     "skypilot": skypilot.render,
     "autoscaling": autoscaling.render,
@@ -48,8 +51,10 @@ FORMATS: dict[str, Callable[[Plan], dict[str, str]]] = {
 }
 
 
-def render(plan: Plan, *, formats: Sequence[str] | None = None) -> dict[str, str]:
+def render(plan: Plan, *, formats: Sequence[str] | None = None, folder: str = argocd.FOLDER) -> dict[str, str]:
     """Write the plan in the wanted formats (by default all): `{relative path: text}`, paths sorted.
+
+    `folder` is where the files will lie in a repository; Argo CD alone must know it.
 
     Raises:
         BadInput: an unknown format, a vLLM version without a recorded table of arguments, an argument that it would
@@ -66,5 +71,5 @@ def render(plan: Plan, *, formats: Sequence[str] | None = None) -> dict[str, str
         )
     files: dict[str, str] = {}
     for name in wanted:
-        files |= FORMATS[name](plan)
+        files |= argocd.render(plan, folder=folder) if name == "argocd" else FORMATS[name](plan)
     return dict(sorted(files.items()))

@@ -14,13 +14,13 @@ from planner.plan import Plan
 REPOSITORY, FOLDER = "REPLACE_WITH_YOUR_REPOSITORY", "manifests"
 
 
-def render(plan: Plan) -> dict[str, str]:
-    """`argocd/<pool>.yaml`."""
+def render(plan: Plan, *, folder: str = FOLDER) -> dict[str, str]:
+    """`argocd/<pool>.yaml`; `folder` is where the manifests lie in the repository."""
     used = sorted({group.node_pool for group in plan.placements})
-    return {f"argocd/{safe(pool)}.yaml": dump(application(plan, pool)) for pool in used}
+    return {f"argocd/{safe(pool)}.yaml": dump(application(plan, pool, folder)) for pool in used}
 
 
-def application(plan: Plan, pool: str) -> dict[str, object]:
+def application(plan: Plan, pool: str, folder: str = FOLDER) -> dict[str, object]:
     """One Application; where the pools stand in different clusters, each gets its own destination."""
     return {
         "apiVersion": "argoproj.io/v1alpha1",
@@ -31,7 +31,7 @@ def application(plan: Plan, pool: str) -> dict[str, object]:
             "source": {
                 "repoURL": REPOSITORY,
                 "targetRevision": "HEAD",
-                "path": f"{FOLDER}/kubernetes/overlays/{safe(pool)}",
+                "path": f"{folder}/kubernetes/overlays/{safe(pool)}",
             },
             "destination": {"name": "in-cluster", "namespace": "fleetplan"},
             "syncPolicy": {"syncOptions": ["CreateNamespace=true", "ApplyOutOfSyncOnly=true", "PruneLast=true"]},

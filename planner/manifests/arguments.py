@@ -6,15 +6,17 @@ a version that lacks a flag fails here and not in a cluster.
 
 from __future__ import annotations
 
-import functools
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from catalog.errors import BadInput
 from catalog.flags import FlagValue, check_arguments, flags, switch
-from planner.plan import IntentDecision, Plan, PoolUse, ReplicaGroup
+from planner.manifests.index import index
+from planner.manifests.pairing import attention_backend, kv_transfer
+from planner.memory import default_utilization
+from planner.plan import IntentDecision, Plan, ReplicaGroup
 
 #: Bucket edges of vLLM's own histograms, seconds (vllm/v1/metrics/buckets.py, 0.32): the SLO's edge joins them, so
 #: that attainment is read off exactly and other models' histograms still add up.
@@ -34,49 +36,6 @@ BUCKETS: dict[str, tuple[float, ...]] = {
 FAMILIES = {"ttft": "time_to_first_token", "tpot": "inter_token_latency", "e2e": "request_latency"}
 #: Seconds that a replica may take to finish what it serves before it is stopped.
 DRAIN_S = (60, 600)
-KV_ROLES = {"prefill": "kv_producer", "decode": "kv_consumer"}
-SIDE_CHANNEL_PORT = 5600
-
-
-@dataclass(frozen=True, slots=True)
-class Index:
-    """A plan's intents, pools and groups by name: formats look them up once per group."""
-
-    intents: Mapping[str, IntentDecision]
-    pools: Mapping[str, PoolUse]
-    groups: Mapping[tuple[str, str], tuple[ReplicaGroup, ...]]
-
-
-class _Same:
-    """A plan compared by identity: hashing its content would cost more than the look-up saves."""
-
-    __slots__ = ("plan",)
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-
-    def __hash__(self) -> int:
-        return id(self.plan)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.plan is self.plan
-
-
-def index(plan: Plan) -> Index:
-    """Look up by name; made once per plan."""
-    return _index(_Same(plan))
-
-
-@functools.lru_cache(maxsize=2)
-def _index(same: _Same) -> Index:
-    groups: dict[tuple[str, str], tuple[ReplicaGroup, ...]] = {}
-    for group in same.plan.placements:
-        groups[group.intent, group.role] = (*groups.get((group.intent, group.role), ()), group)
-    return Index(
-        intents={intent.name: intent for intent in same.plan.intents},
-        pools={pool.name: pool for pool in same.plan.pools},
-        groups=groups,
-    )
 
 
 def arguments(plan: Plan, group: ReplicaGroup) -> dict[str, FlagValue]:
@@ -85,6 +44,15 @@ def arguments(plan: Plan, group: ReplicaGroup) -> dict[str, FlagValue]:
     Raises:
         BadInput: the plan's vLLM version has no recorded table, or would refuse an argument.
     """
+    known = index(plan).arguments
+    if not any(group is one for one in index(plan).groups.get((group.intent, group.role), ())):
+        return _arguments(plan, group)  # a group that is not the plan's own may share its identity with a later one
+    if id(group) not in known:
+        known[id(group)] = _arguments(plan, group)
+    return dict(known[id(group)])
+
+
+def _arguments(plan: Plan, group: ReplicaGroup) -> dict[str, FlagValue]:
     version = plan.vllm_version
     intent = index(plan).intents.get(group.intent)
     planned: dict[str, FlagValue | None] = {
@@ -98,6 +66,7 @@ def arguments(plan: Plan, group: ReplicaGroup) -> dict[str, FlagValue]:
         "max-num-batched-tokens": group.max_num_batched_tokens,
         "max-model-len": group.max_model_len,
         "kv-cache-memory-bytes": group.kv_cache_memory_bytes,
+        "gpu-memory-utilization": part_of_memory(version, group),
         "kv-cache-dtype": "bfloat16" if group.kv_dtype == "bf16" else group.kv_dtype,
         "quantization": group.online_quantization,
         switch(version, "enable-prefix-caching", on=group.enable_prefix_caching): True,
@@ -107,7 +76,7 @@ def arguments(plan: Plan, group: ReplicaGroup) -> dict[str, FlagValue]:
         "max-num-queued-tokens": group.max_num_queued_tokens if "max-num-queued-tokens" in flags(version) else None,
         "shutdown-timeout": drain_s(intent) if "shutdown-timeout" in flags(version) else None,
         "kv-transfer-config": kv_transfer(group),
-        "attention-backend": attention_backend(plan, group),
+        "attention-backend": attention_backend(plan, group) if "attention-backend" in flags(version) else None,
     }
     chosen = {name: value for name, value in planned.items() if value is not None} | group.overrides
     problems = check_arguments(version, chosen)
@@ -149,55 +118,17 @@ def buckets(intent: IntentDecision | None) -> dict[str, object] | None:
     return {family: sorted({*BUCKETS[family], limit}) for family, limit in sorted(limits.items())} or None
 
 
+def part_of_memory(version: str, group: ReplicaGroup) -> float | None:
+    """What must be free of a GPU when an engine that shares it starts; None where it has the GPU to itself.
+
+    vLLM refuses to start unless that share of the whole memory is free, however small its KV space is set.
+    """
+    if group.engines_per_gpu == 1:
+        return None
+    return math.floor(1000 * default_utilization(version) / group.engines_per_gpu) / 1000
+
+
 def drain_s(intent: IntentDecision | None) -> int:
     """Seconds to let running requests end: one and a half times the longest one predicted, within `DRAIN_S`."""
     longest = max((part.e2e.p99_s or 0.0 for part in intent.chosen if part.e2e), default=0.0) if intent else 0.0
     return int(min(max(DRAIN_S[0], 1.5 * longest), DRAIN_S[1]))
-
-
-def kv_transfer(group: ReplicaGroup) -> FlagValue | None:
-    """NIXL between prefill and decode: the producer and the consumer named apart (kv_both is deprecated)."""
-    if group.role == "both":
-        return None
-    return {
-        "kv_connector": "NixlConnector",
-        "kv_role": KV_ROLES[group.role],
-        "kv_load_failure_policy": "recompute",
-    }
-
-
-def partners(plan: Plan, group: ReplicaGroup) -> tuple[ReplicaGroup, ...]:
-    """The groups at the other end of the KV transfer."""
-    other = {"prefill": "decode", "decode": "prefill"}.get(group.role, "")
-    return index(plan).groups.get((group.intent, other), ())
-
-
-def attention_backend(plan: Plan, group: ReplicaGroup) -> FlagValue | None:
-    """Name the backend where the two ends run on different GPU types: NIXL's handshake demands the same one."""
-    differs = any(peer.gpu != group.gpu for peer in partners(plan, group))
-    return "FLASH_ATTN" if differs and "attention-backend" in flags(plan.vllm_version) else None
-
-
-def pairing_problems(plan: Plan) -> list[str]:
-    """What NixlConnector would refuse between prefill and decode groups, one sentence each.
-
-    Compared is what its handshake hashes (model, KV dtype; vLLM/distributed/kv_transfer/kv_connector/v1/nixl) and the
-    rule that decode is at least as wide as prefill, with whole multiples.
-    """
-    problems: list[str] = []
-    for group in plan.placements:
-        peers = partners(plan, group)
-        if group.role != "both" and not peers:
-            problems.append(f"{group.intent}: {group.role} has no partner")
-        for peer in peers if group.role == "prefill" else ():
-            same = [field for field in ("checkpoint", "kv_dtype", "quantization") if _differ(group, peer, field)]
-            problems += [f"{group.intent}: prefill and decode differ in {field}" for field in same]
-            if peer.tp < group.tp or peer.tp % group.tp:
-                problems.append(f"{group.intent}: decode TP {peer.tp} is no multiple of prefill TP {group.tp}")
-            if peer.pp > 1:
-                problems.append(f"{group.intent}: decode cannot be pipelined")
-    return problems
-
-
-def _differ(one: ReplicaGroup, other: ReplicaGroup, field: str) -> bool:
-    return bool(getattr(one, field) != getattr(other, field))

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from planner.manifests.arguments import index
 from planner.manifests.deployments import decision_of, units
+from planner.manifests.index import index
 from planner.manifests.names import dump, labels, origin
 from planner.plan import Plan, ReplicaGroup, Window
 
@@ -58,9 +58,10 @@ def rate_per_replica(plan: Plan, group: ReplicaGroup) -> float:
     decision = decision_of(plan, group.intent)
     if decision is None or not decision.chosen:
         return 1.0
-    mine = sum(other.gpus for other in index(plan).groups.get((group.intent, "both"), ()))
+    groups = index(plan).groups.get((group.intent, "both"), ())
+    mine = sum(other.replicas * other.gpus_per_replica / other.engines_per_gpu for other in groups)
     goodput = math.fsum(part.goodput_low for part in decision.chosen)
-    return max(1e-3, float(f"{goodput * group.gpus_per_replica / max(1, mine):.4g}"))
+    return max(1e-3, float(f"{goodput * group.gpus_per_replica / group.engines_per_gpu / (mine or 1.0):.4g}"))
 
 
 def running_per_replica(plan: Plan, group: ReplicaGroup) -> int:
@@ -151,6 +152,6 @@ def variant(plan: Plan, group: ReplicaGroup, name: str) -> dict[str, Any]:
         "spec": {
             "scaleTargetRef": target(name),
             "modelID": group.model,
-            "variantCost": f"{price * group.gpus_per_replica:.4f}",
+            "variantCost": f"{price * group.gpus_per_replica / group.engines_per_gpu:.4f}",
         },
     }

@@ -7,12 +7,15 @@ Host networking: NIXL and vLLM's multi-node start need real addresses. Nodes are
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from planner.manifests.arguments import SIDE_CHANNEL_PORT, arguments, argv
+from planner.manifests.arguments import arguments, argv
 from planner.manifests.deployments import Unit, units
 from planner.manifests.kubernetes import ROUTER_IMAGE
 from planner.manifests.names import dump, header, merged, origin, safe
+from planner.manifests.pairing import SIDE_CHANNEL_PORT
 from planner.manifests.pods import GIB, PORT, image_of, vendor_of
 from planner.plan import NodeShare, Plan, ReplicaGroup
 
@@ -28,28 +31,67 @@ class Nodes:
         self.gpus: Counter[str] = Counter()
         self.services: Counter[str] = Counter()
 
-    def take(self, share: NodeShare) -> tuple[list[str], int]:
-        """(GPU indices, index of the service on its node) of one more replica."""
+    def take(self, share: NodeShare, engines_per_gpu: int = 1) -> tuple[tuple[str, ...], int]:
+        """(GPU indices, index of the service on its node) of one more replica; engines that share fill GPU by GPU."""
         first, index = self.gpus[share.node], self.services[share.node]
         self.gpus[share.node] += share.gpus
         self.services[share.node] += 1
-        return [str(first + offset) for offset in range(share.gpus)], index
+        return tuple(str((first + offset) // engines_per_gpu) for offset in range(share.gpus)), index
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One process of one replica: a whole `vllm serve`, or one node's rank of it."""
+
+    node: str
+    name: str
+    """Unique in the plan."""
+    group: ReplicaGroup
+    line: tuple[str, ...]
+    """Arguments after `vllm serve`."""
+    devices: tuple[str, ...]
+    """GPUs of the node, by index."""
+    port: int | None
+    """None for the ranks that answer no requests."""
+    side_channel: int
+
+    @property
+    def address(self) -> str:
+        """Where it answers."""
+        return f"http://{self.node}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Router:
+    """The router of a disaggregated unit."""
+
+    node: str
+    name: str
+    line: tuple[str, ...]
+
+
+def processes(plan: Plan) -> Iterator[Part | Router]:
+    """Every process of the plan, each with its node, its GPUs and its ports; a pair's router after the pair."""
+    nodes = Nodes()
+    for unit in units(plan):
+        backends: list[tuple[str, str]] = []
+        for name, group in unit.groups:
+            for index, replica in enumerate(group.nodes):
+                made = parts(plan, group, f"{name}-{index}", replica, nodes)
+                backends.append((made[0].address, group.role))
+                yield from made
+        if unit.disaggregated and unit.decode.nodes:
+            node = unit.decode.nodes[0][0].node
+            line = routing(unit, backends, PORT + 900 + nodes.services[node])
+            yield Router(node=node, name=f"{unit.name}-router", line=line)
 
 
 def render(plan: Plan) -> dict[str, str]:
     """`compose/<node>.yaml`."""
-    nodes, files = Nodes(), dict[str, dict[str, Any]]()
-    for unit in units(plan):
-        addresses: dict[str, list[str]] = {}
-        for name, group in unit.groups:
-            for index, replica in enumerate(group.nodes):
-                made, address = services(plan, group, f"{name}-{index}", replica, nodes)
-                addresses.setdefault(group.role, []).append(address)
-                for node, service_name, service in made:
-                    files.setdefault(node, {})[service_name] = service
-        if unit.disaggregated and unit.decode.nodes:
-            node = unit.decode.nodes[0][0].node
-            files[node][f"{unit.name}-router"] = router(unit, addresses, PORT + 900 + nodes.services[node])
+    files: dict[str, dict[str, Any]] = {}
+    for part in processes(plan):
+        made = router(part) if isinstance(part, Router) else service(plan, part)
+        files.setdefault(part.node, {})[part.name] = made
     what = "docker compose for one node: docker compose -f {}.yaml up -d"
     return {
         f"compose/{safe(node)}.yaml": header(plan, what.format(safe(node)))
@@ -58,28 +100,28 @@ def render(plan: Plan) -> dict[str, str]:
     }
 
 
-def services(
-    plan: Plan, group: ReplicaGroup, name: str, replica: tuple[NodeShare, ...], nodes: Nodes
-) -> tuple[list[tuple[str, str, dict[str, Any]]], str]:
-    """(node, service name, service) of each part of one replica, and the address that it answers on."""
-    made = []
-    leader, address, master = replica[0].node, "", MASTER_PORT
+def parts(plan: Plan, group: ReplicaGroup, name: str, replica: tuple[NodeShare, ...], nodes: Nodes) -> list[Part]:
+    """The processes of one replica, the one that answers first."""
+    made: list[Part] = []
+    master = MASTER_PORT
     for rank, share in enumerate(replica):
-        devices, index = nodes.take(share)
-        port = PORT + index
-        if rank == 0:
-            address = f"http://{leader}:{port}"
-            master = MASTER_PORT + index
-        settings = merged(arguments(plan, group), {"port": port})
-        line = argv(settings)
+        devices, index = nodes.take(share, group.engines_per_gpu)
+        master = MASTER_PORT + index if rank == 0 else master
+        line = argv(merged(arguments(plan, group), {"port": PORT + index}))
         if len(replica) > 1:
-            line += [f"--nnodes={len(replica)}", f"--node-rank={rank}", f"--master-addr={leader}"]
+            line += [f"--nnodes={len(replica)}", f"--node-rank={rank}", f"--master-addr={replica[0].node}"]
             line += [f"--master-port={master}", *(["--headless"] * (rank > 0))]
-        own = service(plan, group, line, devices, side_channel=SIDE_CHANNEL_PORT + SIDE_CHANNEL_STEP * index)
-        if rank == 0:
-            own["healthcheck"] = health(port)
-        made.append((share.node, name if len(replica) == 1 else f"{name}-rank{rank}", own))
-    return made, address
+        part = Part(
+            node=share.node,
+            name=name if len(replica) == 1 else f"{name}-rank{rank}",
+            group=group,
+            line=tuple(line),
+            devices=devices,
+            port=PORT + index if rank == 0 else None,
+            side_channel=SIDE_CHANNEL_PORT + SIDE_CHANNEL_STEP * index,
+        )
+        made.append(part)
+    return made
 
 
 def health(port: int) -> dict[str, Any]:
@@ -89,50 +131,56 @@ def health(port: int) -> dict[str, Any]:
     return {"test": test, "interval": "10s", "timeout": "10s", "retries": 3, "start_period": "40m"}
 
 
-def service(
-    plan: Plan, group: ReplicaGroup, line: list[str], devices: list[str], *, side_channel: int
-) -> dict[str, Any]:
+def service(plan: Plan, part: Part) -> dict[str, Any]:
     """One vLLM server."""
-    vendor = vendor_of(plan, group)
+    group, vendor = part.group, vendor_of(plan, part.group)
     variables = {"HF_TOKEN": "${HF_TOKEN:-}", "VLLM_NO_USAGE_STATS": "1"}
     if group.role != "both":
         variables["VLLM_NIXL_SIDE_CHANNEL_HOST"] = "${NODE_ADDRESS:?set it to the address that other nodes reach}"
-        variables["VLLM_NIXL_SIDE_CHANNEL_PORT"] = str(side_channel)
+        variables["VLLM_NIXL_SIDE_CHANNEL_PORT"] = str(part.side_channel)
     if vendor == "cpu":
         variables["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, group.kv_cache_memory_bytes // GIB))
     made: dict[str, Any] = {
         "image": image_of(plan, group),
         "entrypoint": ["vllm", "serve"],
-        "command": [part.replace("$", "$$") for part in line],
+        "command": [word.replace("$", "$$") for word in part.line],
         "environment": variables,
         "network_mode": "host",
         "ipc": "host",
         "restart": "unless-stopped",
-        "stop_grace_period": f"{int(str(arguments(plan, group).get('shutdown-timeout', 60))) + 30}s",
+        "stop_grace_period": f"{drain(plan, group) + 30}s",
         "volumes": ["models:/root/.cache/huggingface"],
         "labels": {"fleetplan.io/intent": group.intent.replace("$", "$$"), "fleetplan.io/role": group.role},
     }
+    if part.port is not None:
+        made["healthcheck"] = health(part.port)
     if vendor in DRIVERS:
-        wanted = {"driver": DRIVERS[vendor], "device_ids": devices, "capabilities": ["gpu"]}
+        wanted = {"driver": DRIVERS[vendor], "device_ids": list(part.devices), "capabilities": ["gpu"]}
         made["deploy"] = {"resources": {"reservations": {"devices": [wanted]}}}
     return made
 
 
-def router(unit: Unit, addresses: dict[str, list[str]], port: int) -> dict[str, Any]:
-    """Router of a pair with the replicas' addresses written out."""
-    backends = [(url, role) for role in ("prefill", "decode") for url in addresses[role]]
-    return {
-        "image": ROUTER_IMAGE,
-        "command": [
-            f"--port={port}",
-            "--service-discovery=static",
-            "--routing-logic=disaggregated_prefill_orchestrated",
-            "--static-backends=" + ",".join(url for url, _ in backends),
-            "--static-models=" + ",".join(unit.decode.model.replace("$", "$$") for _ in backends),
-            "--static-model-labels=" + ",".join(role for _, role in backends),
-            "--prefill-model-labels=prefill",
-            "--decode-model-labels=decode",
-        ],
-        "network_mode": "host",
-        "restart": "unless-stopped",
-    }
+def drain(plan: Plan, group: ReplicaGroup) -> int:
+    """Seconds that vLLM itself takes at most to finish what it serves."""
+    return int(str(arguments(plan, group).get("shutdown-timeout", 60)))
+
+
+def router(part: Router) -> dict[str, Any]:
+    """Router of a pair in its container."""
+    line = [word.replace("$", "$$") for word in part.line]
+    return {"image": ROUTER_IMAGE, "command": line, "network_mode": "host", "restart": "unless-stopped"}
+
+
+def routing(unit: Unit, backends: Sequence[tuple[str, str]], port: int) -> tuple[str, ...]:
+    """The router's arguments with the replicas' addresses written out, prefill first."""
+    ordered = sorted(backends, key=lambda backend: backend[1] != "prefill")
+    return (
+        f"--port={port}",
+        "--service-discovery=static",
+        "--routing-logic=disaggregated_prefill_orchestrated",
+        "--static-backends=" + ",".join(url for url, _ in ordered),
+        "--static-models=" + ",".join(unit.decode.model for _ in ordered),
+        "--static-model-labels=" + ",".join(role for _, role in ordered),
+        "--prefill-model-labels=prefill",
+        "--decode-model-labels=decode",
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from planner.manifests.arguments import index
+from planner.manifests.index import index
 from planner.manifests.names import group_names, safe, short_hash
 from planner.plan import IntentDecision, Plan, ReplicaGroup
 

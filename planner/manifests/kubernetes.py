@@ -11,6 +11,7 @@ from typing import Any
 
 from planner.manifests.names import DOMAIN, dump, dump_all, group_names, labels, origin, safe
 from planner.manifests.pods import PORT, container, pod, pool_of, without_probes
+from planner.manifests.waves import folders, sync_wave
 from planner.plan import Plan, ReplicaGroup
 
 #: vLLM production-stack's router: `disaggregated_prefill_orchestrated` hands kv_transfer_params from the prefill's
@@ -19,7 +20,7 @@ ROUTER_IMAGE = "lmcache/lmstack-router:v0.1.12"
 
 
 def render(plan: Plan) -> dict[str, str]:
-    """`kubernetes/base/<group>/` and `kubernetes/overlays/<pool>/`."""
+    """`kubernetes/base/<group>/`, `kubernetes/overlays/<pool>/`, and `kubernetes/waves/<step>/` where things move."""
     files: dict[str, str] = {}
     members: dict[str, list[str]] = {}
     for name, group in zip(group_names(plan), plan.placements, strict=True):
@@ -40,6 +41,10 @@ def render(plan: Plan) -> dict[str, str]:
     for pool, names in sorted(members.items()):
         files[f"kubernetes/overlays/{safe(pool)}/kustomization.yaml"] = kustomization(
             [f"../../base/{name}" for name in sorted(names)]
+        )
+    for step, names in folders(plan).items():
+        files[f"kubernetes/waves/step-{step:03d}/kustomization.yaml"] = kustomization(
+            [f"../../base/{name}" for name in names]
         )
     return files
 
@@ -75,7 +80,7 @@ def metadata(plan: Plan, group: ReplicaGroup, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "labels": labels(group, name),
-        "annotations": origin(plan) | {f"{DOMAIN}/router": group.router},
+        "annotations": origin(plan) | {f"{DOMAIN}/router": group.router} | sync_wave(plan, name),
     }
 
 

@@ -6,7 +6,9 @@ and otherwise cuts it and appends a hash of the original, so that different name
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import io
 import json
 import re
 from collections import Counter
@@ -27,15 +29,39 @@ _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 class _Plain(_DUMPER):  # type: ignore[misc]
-    """A safe dumper that writes shared parts out in full: anchors confuse readers and some tools."""
+    """PyYAML's safe dumper, which remembers what a scalar reads back as: keys and words recur by the thousand."""
 
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ANN401, ARG002 - PyYAML's signature
-        return True
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:  # noqa: ANN401 - PyYAML's signature
+        if kind is not yaml.ScalarNode:
+            return super().resolve(kind, value, implicit)
+        return _resolved(value, tuple(implicit))
+
+
+_SAFE = yaml.SafeDumper(io.StringIO())
+
+
+@functools.lru_cache(maxsize=65536)
+def _resolved(value: str, implicit: tuple[bool, bool]) -> str:
+    return str(_SAFE.resolve(yaml.ScalarNode, value, implicit))  # type: ignore[no-untyped-call]
+
+
+def _node(value: Any) -> yaml.Node:  # noqa: ANN401 - any JSON value
+    """The value as YAML's nodes, block style; shared parts are written out in full, for anchors confuse readers."""
+    match value:
+        case str():
+            return yaml.ScalarNode("tag:yaml.org,2002:str", value)
+        case dict():
+            pairs = [(_node(key), _node(item)) for key, item in sorted(value.items())]
+            return yaml.MappingNode("tag:yaml.org,2002:map", pairs, flow_style=not pairs)
+        case list() | tuple():
+            return yaml.SequenceNode("tag:yaml.org,2002:seq", list(map(_node, value)), flow_style=not value)
+        case _:
+            return _SAFE.represent_data(value)
 
 
 def dump(value: Any) -> str:  # noqa: ANN401 - any JSON value
     """Write YAML that reads back as the same value: sorted keys, strings quoted where needed."""
-    return str(yaml.dump(value, Dumper=_Plain, sort_keys=True, allow_unicode=False, width=4096))
+    return str(yaml.serialize(_node(value), Dumper=_Plain, allow_unicode=False, width=4096))
 
 
 def dump_all(values: Sequence[Any]) -> str:
@@ -66,7 +92,7 @@ def label_value(text: str) -> str:
 
 def identity(group: ReplicaGroup) -> str:
     """What tells a group from the other groups of its intent and role; counts and nodes do not."""
-    same = group.model_dump(exclude={"replicas", "nodes", "max_num_queued_tokens", "overrides"})
+    same = group.model_dump(exclude={"replicas", "nodes", "max_num_queued_tokens", "overrides", "windows", "attention"})
     return json.dumps(same, sort_keys=True)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from planner.manifests.arguments import SIDE_CHANNEL_PORT, arguments, argv, index
+from planner.manifests.arguments import arguments, argv
+from planner.manifests.index import index
 from planner.manifests.names import DOMAIN, label_value, labels, merged
+from planner.manifests.pairing import SIDE_CHANNEL_PORT
 from planner.plan import Plan, PoolUse, ReplicaGroup
 
 PORT = 8000
@@ -29,6 +31,13 @@ def vendor_of(plan: Plan, group: ReplicaGroup) -> str:
     """Maker of the group's accelerators."""
     pool = pool_of(plan, group)
     return pool.vendor if pool else "nvidia"
+
+
+def resource_of(plan: Plan, group: ReplicaGroup) -> str | None:
+    """What a pod asks for; NVIDIA's device plugin renames GPUs that it shares, if told to (`renameByDefault`)."""
+    vendor = vendor_of(plan, group)
+    shared = ".shared" if vendor == "nvidia" and group.engines_per_gpu > 1 else ""
+    return RESOURCES[vendor] + shared if vendor in RESOURCES else None
 
 
 def image_of(plan: Plan, group: ReplicaGroup) -> str:
@@ -76,7 +85,7 @@ def container(
 ) -> dict[str, Any]:
     """One vLLM container; `extra` arguments may use Kubernetes' `$(VARIABLE)`."""
     settings = merged(arguments(plan, group), {"host": "0.0.0.0", "port": port})  # noqa: S104 - inside a pod
-    resource = RESOURCES.get(vendor_of(plan, group))
+    resource = resource_of(plan, group)
     limits = {resource: gpus_per_node(group)} if resource else {}
     ports = [{"name": "http", "containerPort": port}]
     if group.role != "both":

@@ -14,13 +14,12 @@ from planner.manifests.deployments import Unit, units
 from planner.manifests.names import DOMAIN, dump, header, label_value
 from planner.manifests.pods import (
     PORT,
-    RESOURCES,
     SECRET,
     environment,
     escaped,
     image_of,
+    resource_of,
     tolerations,
-    vendor_of,
 )
 from planner.plan import Plan, ReplicaGroup
 
@@ -75,7 +74,7 @@ def model_spec(plan: Plan, group: ReplicaGroup, name: str) -> dict[str, Any]:
         settings.pop(flag, None)
     config["extraArgs"] = escaped(argv(settings))
     repository, _, tag = image_of(plan, group).rpartition(":")
-    resource = RESOURCES.get(vendor_of(plan, group))
+    resource = resource_of(plan, group)
     expression = {"key": f"{DOMAIN}/node-pool", "operator": "In", "values": [label_value(group.node_pool)]}
     spec = {
         "name": name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from planner.manifests.arguments import arguments
@@ -59,5 +60,8 @@ def llm_config(plan: Plan, group: ReplicaGroup) -> dict[str, Any]:
             "max_ongoing_requests": 2 * group.max_num_seqs * group.dp,
         },
     }
+    if group.engines_per_gpu > 1:
+        part = math.floor(1000 / group.engines_per_gpu) / 1000
+        made["placement_group_config"] = {"bundles": [{"CPU": 1, "GPU": part}]}
     accelerator = ACCELERATORS.get(group.gpu)
     return made | ({"accelerator_type": accelerator} if accelerator else {})

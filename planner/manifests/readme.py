@@ -5,6 +5,7 @@ from __future__ import annotations
 from planner.manifests import production_stack, skypilot
 from planner.manifests.deployments import units
 from planner.manifests.names import comment, origin
+from planner.manifests.waves import folders, gone
 from planner.plan import Plan
 
 COMMANDS = {
@@ -19,10 +20,18 @@ COMMANDS = {
     "argocd": "set `repoURL`, then `kubectl apply -f argocd/`; syncing stays with you",
     "dynamo": "`kubectl apply -f dynamo/`",
     "compose": "on each node: `NODE_ADDRESS=... docker compose -f compose/<node>.yaml up -d`",
+    "systemd": "on each node: write `/etc/fleetplan/vllm.env` (`PATH=` and the token), copy `systemd/<node>/*` to "
+    "`/etc/systemd/system/`, then `systemctl daemon-reload` and `systemctl enable --now fleetplan.target`",
     "ray": "`serve deploy ray/serve.yaml`",
     "skypilot": "`sky serve up -n <group> skypilot/<group>.yaml`",
     "autoscaling": "one of `kubectl apply -f autoscaling/{keda,hpa,wva}/`, on top of kubernetes",
 }
+
+ORDER = (
+    "Step by step nothing is served less than before and after, but where the table says so. Argo CD keeps this order "
+    "by itself within one Application (`argocd.argoproj.io/sync-wave`); what a plan runs no more is pruned at the end, "
+    "so scale it away in its step where another one waits for its GPUs. `kubectl apply -k kubernetes/base` ends it."
+)
 
 
 def render(plan: Plan) -> dict[str, str]:
@@ -31,10 +40,28 @@ def render(plan: Plan) -> dict[str, str]:
     lines += [f"- {key}: `{comment(value)}`" for key, value in sorted(origin(plan).items())] + [""]
     lines += ["| folder | take it up |", "|---|---|"]
     lines += [f"| `{name}/` | {command} |" for name, command in COMMANDS.items()] + [""]
+    lines += change(plan)
     left = left_out(plan)
     if left:
         lines += ["## Left out", "", *(f"- {text}" for text in left), ""]
     return {"README.md": "\n".join(lines)}
+
+
+def change(plan: Plan) -> list[str]:
+    """The order of the change for Kubernetes: what to apply after what, and what is to be scaled away by hand."""
+    if not plan.waves:
+        return []
+    groups = folders(plan)
+    lines = ["## Order of the change", "", ORDER, "", "| step | take it up, then wait until it serves | until then |"]
+    lines += ["|---:|---|---|"]
+    for number, wave in enumerate(plan.waves):
+        dips = "; ".join(f"{dip.served_share:.0%} of `{comment(dip.intent)}` is served" for dip in wave.dips)
+        for step in (2 * number + 1, 2 * number + 2):
+            stopping = (step % 2 == 0) != wave.stops_first
+            told = [f"`kubectl apply -k kubernetes/waves/step-{step:03d}`"] if step in groups else []
+            told += [f"`kubectl scale deployment/{name} --replicas=0`" for name in gone(wave, plan) if stopping]
+            lines += [f"| {step} | {', '.join(told)} | {dips if step % 2 else ''} |"] * bool(told)
+    return [*lines, ""]
 
 
 def left_out(plan: Plan) -> list[str]:

@@ -34,7 +34,9 @@ ACCELERATORS = {
 
 
 def fits(group: ReplicaGroup) -> bool:
-    """Whether SkyServe can run the group."""
+    """Whether SkyServe can run the group: it rents whole GPUs."""
+    if group.engines_per_gpu > 1:
+        return False
     return group.role == "both" and group.nodes_per_replica == 1 and group.gpu in ACCELERATORS
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 
-from planner.manifests.arguments import SIDE_CHANNEL_PORT, arguments, argv
+from planner.manifests.arguments import arguments, argv
 from planner.manifests.names import dump, group_names, header
+from planner.manifests.pairing import SIDE_CHANNEL_PORT
 from planner.plan import Plan, ReplicaGroup
 
 

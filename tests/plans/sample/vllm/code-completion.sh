@@ -2,7 +2,7 @@
 # code-completion: 6 replicas, each on 1 x l40s
 # fleetplan.io/fleet-digest: 5f0cab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12
 # fleetplan.io/image: vllm/vllm-openai:v0.32.0
-# fleetplan.io/plan-digest: 4e8926b25a26852235535116c29c9fa89d2904ce3b851f22978aef7590147e35
+# fleetplan.io/plan-digest: 526bf6fd1617b2d50638c1785e771e9310561a89c81d18edf471f3ddb45380ad
 # fleetplan.io/vllm-version: 0.32.0
 exec vllm serve \
   meta-llama/Llama-3.1-8B-Instruct \

@@ -1,0 +1,24 @@
+#!/bin/sh
+# summaries: 2 replicas, each on 1 x h200_sxm
+# fleetplan.io/fleet-digest: f0e802568a5a72094d863b1ec934b9c3df329287848e18efa921d497bb1fe7a6
+# fleetplan.io/image: vllm/vllm-openai:v0.32.0
+# fleetplan.io/plan-digest: fb5bdabfd2062e981eb4d9512357e8c7638801e226450062b2805eaaf4f75f39
+# fleetplan.io/vllm-version: 0.32.0
+exec vllm serve \
+  Qwen/Qwen3-14B \
+  '--custom-histogram-buckets={"request_latency":[0.3,0.5,0.8,1.0,1.5,2.0,2.5,5.0,10.0,15.0,20.0,30.0,40.0,50.0,60.0,120.0,240.0,480.0,960.0,1920.0,7680.0]}' \
+  --enable-chunked-prefill \
+  --enable-mfu-metrics \
+  --enable-prefix-caching \
+  --kv-cache-dtype=fp8 \
+  --kv-cache-memory-bytes=117575516160 \
+  --max-model-len=13056 \
+  --max-num-batched-tokens=16384 \
+  --max-num-seqs=128 \
+  --pipeline-parallel-size=1 \
+  --quantization=fp8 \
+  --served-model-name \
+  Qwen/Qwen3-14B \
+  --shutdown-timeout=60 \
+  --tensor-parallel-size=1 \
+  "$@"

@@ -1,0 +1,24 @@
+#!/bin/sh
+# voice: 2 replicas, each on 1 x h200_sxm
+# fleetplan.io/fleet-digest: f0e802568a5a72094d863b1ec934b9c3df329287848e18efa921d497bb1fe7a6
+# fleetplan.io/image: vllm/vllm-openai:v0.32.0
+# fleetplan.io/plan-digest: fb5bdabfd2062e981eb4d9512357e8c7638801e226450062b2805eaaf4f75f39
+# fleetplan.io/vllm-version: 0.32.0
+exec vllm serve \
+  RedHatAI/Meta-Llama-3.1-8B-Instruct-FP8 \
+  '--custom-histogram-buckets={"inter_token_latency":[0.01,0.02,0.025,0.05,0.075,0.1,0.15,0.2,0.3,0.4,0.5,0.75,1.0,2.5,5.0,7.5,10.0,20.0,40.0,80.0],"time_to_first_token":[0.001,0.005,0.01,0.02,0.04,0.06,0.08,0.1,0.2,0.25,0.5,0.75,1.0,2.5,5.0,7.5,10.0,20.0,40.0,80.0,160.0,640.0,2560.0]}' \
+  --enable-chunked-prefill \
+  --enable-mfu-metrics \
+  --enable-prefix-caching \
+  --kv-cache-dtype=bfloat16 \
+  --kv-cache-memory-bytes=126393253888 \
+  --max-model-len=2048 \
+  --max-num-batched-tokens=8192 \
+  --max-num-queued-tokens=10645 \
+  --max-num-seqs=256 \
+  --pipeline-parallel-size=1 \
+  --served-model-name \
+  meta-llama/Llama-3.1-8B-Instruct \
+  --shutdown-timeout=60 \
+  --tensor-parallel-size=1 \
+  "$@"

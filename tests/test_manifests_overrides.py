@@ -1,0 +1,36 @@
+"""Overrides from fleet.yaml to the manifests: merged last, shown in the difference, refused where vLLM would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from test_flows import FLEET, night
+
+from catalog.errors import BadInput
+from planner.diff import diff
+
+OWN = FLEET.replace("    quantizations:", "    overrides: {max-num-seqs: 7, seed: 3}\n    quantizations:")
+
+
+def test_an_override_of_the_fleet_reaches_every_format_and_the_difference(tmp_path: Path) -> None:
+    """What a user sets by hand wins over the plan in the emitted arguments and stands in the difference, no more."""
+    plain, own = night(tmp_path), night(tmp_path, OWN)
+    settings = yaml.safe_load(own.files["manifests/vllm/chat.yaml"])
+    assert (settings["max-num-seqs"], settings["seed"]) == (7, 3)
+    before = yaml.safe_load(plain.files["manifests/vllm/chat.yaml"])
+    assert {key for key in settings if settings[key] != before.get(key)} == {"max-num-seqs", "seed"}
+    for path in ("kubernetes/base/chat/deployment.yaml", "compose/one-0.yaml", "kserve/chat.yaml"):
+        assert "--max-num-seqs=7" in own.files[f"manifests/{path}"].decode()
+    told = diff(plain.plan, own.plan).markdown()
+    assert "override --max-num-seqs none → 7" in told
+    assert "override --seed none → 3" in told
+    assert not diff(own.plan, night(tmp_path, OWN).plan)
+
+
+def test_an_override_that_vllm_would_refuse_is_bad_input(tmp_path: Path) -> None:
+    """A flag that the version does not have ends the night before anything is published."""
+    with pytest.raises(BadInput, match="max-num-seq: unknown argument"):
+        night(tmp_path, OWN.replace("max-num-seqs: 7", "max-num-seq: 7"))
+    assert not (tmp_path / "plans").exists()
