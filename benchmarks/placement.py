@@ -4,7 +4,8 @@
 
 One line per size. CPU seconds of building the columns, solving, seating and validating, search left out; the gap is
 proven by the solver's bound; `valid` is what the validator says of the seats; `naive_gap` is what the replica-count
-formulation (one whole number per option) reaches in the same time.
+formulation (one whole number per option) reaches in the same time. `gap_to_fractional` is the cost above the least that
+any plan could have, fractions of replicas and any mix of options allowed: what the bound of whole plans leaves out.
 """
 
 from __future__ import annotations
@@ -73,13 +74,27 @@ def measure(models: int, nodes: int, *, load: float, seed: int, teams: int, limi
         "peak_mb": round(peak_mb),
         "naive_gap": naive_gap(fleet, seconds=wall_s),
         "status": placed.solved.status,
+        "gap_to_fractional": 1.0 - fractional(fleet) / placed.cost_per_hour,
+        "rows_of_teams": sum(len(team.quota) + (team.budget is not None) for team in fleet.fleet.teams),
         "unmet": sum(served.status == "unmet" for served in placed.served),
         "cost_per_hour": round(placed.cost_per_hour, 4),
     }
 
 
 def naive_gap(fleet: World, *, seconds: float) -> float:
-    """Gap of the usual formulation in the same time: replicas of each option, demand covered, GPUs counted by type."""
+    """Gap of the usual formulation in the same time."""
+    program, cost = replica_counts(fleet)
+    return highs(Question(program=program, objective=cost, time_limit_s=seconds, gap=1e-6)).gap
+
+
+def fractional(fleet: World) -> float:
+    """Dollars per hour that no plan can undercut: the usual formulation with fractions of replicas."""
+    program, cost = replica_counts(fleet)
+    return highs(Question(program=program, objective=cost, relax=True)).value
+
+
+def replica_counts(fleet: World) -> tuple[Program, np.ndarray]:
+    """The usual formulation and its cost: replicas of each option, demand covered, GPUs counted by type."""
     flat = [(m, option) for m, mine in enumerate(fleet.options) for option in mine]
     of, kind = np.array([m for m, _ in flat]), np.array([option.kind for _, option in flat])
     goodput = np.array([option.goodput for _, option in flat])
@@ -94,9 +109,7 @@ def naive_gap(fleet: World, *, seconds: float) -> float:
     upper = np.ceil(fleet.demand[of] / goodput)
     whole = np.ones(len(flat), dtype=bool)
     program = Program(columns=len(flat), upper=upper, integer=whole, rows=tuple(rows))
-    cost = np.array([option.cost for _, option in flat])
-    answer = highs(Question(program=program, objective=cost, time_limit_s=seconds, gap=1e-6))
-    return answer.gap
+    return program, np.array([option.cost for _, option in flat])
 
 
 def _at_most(name: str, high: float, index: np.ndarray, weights: np.ndarray) -> Row:

@@ -1,32 +1,43 @@
-"""`Corrections`: predictors corrected by the user's own `vllm bench` runs of the same model, GPU, TP and format.
+"""`Corrections` by the user's own `vllm bench` runs of an engine, and `Production`, by what its services measured.
 
-Each run is reproduced on the uncorrected predictor. Decode steps are corrected by its TPOT (a batch's latency where
-there is none); what its TTFT is off beyond that corrects prefill. `planner.fit.narrowed` says how far to believe them.
+Each run of the same model, GPU, TP and format is reproduced on the uncorrected predictor. Decode steps are corrected by
+its TPOT (a batch's latency where there is none); what its TTFT is off beyond that corrects prefill.
+`planner.fit.narrowed` says how far to believe them. On top come the biases that `planner.calibrate` learned from
+production, as the newest correction record holds them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
-from catalog.errors import BadInput
+from pydantic import ValidationError
+
+from catalog.errors import BadInput, CorruptRecord
 from catalog.fitted import Constants
 from catalog.gpus import find_gpu
 from catalog.models import Model, find_model
 from catalog.predictors import Predictor
-from catalog.store import Store
+from catalog.store import RecordName, Store
+from catalog.store.records import canonical_json
 from flows.bench_results import BenchRun
 from flows.imports import bench_runs
+from planner.calibrate import Calibration
+from planner.calibrate import corrected as by_production
 from planner.conditions import Condition, condition_of, reproduce
 from planner.fit import bound
 from planner.fit.narrowed import NOISE, Correction, corrected, correction, not_below
 from planner.memory import DoesNotFit, memory
+from planner.plan import Plan
 from planner.strategies import Configuration
 
 PredictorOf = Callable[[Condition], Predictor]
 Engine = tuple[str, str, int, int, int, int, str, str]
 Ratios = tuple[tuple[float, ...], tuple[float, ...]]
 NONE: Ratios = ((), ())
+#: Kind of the record that holds what production taught.
+CORRECTION = "correction"
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -107,6 +118,40 @@ def corrections_of(store: Store, predictor_of: PredictorOf, constants: Constants
     """Corrections by the runs of a store; None where it holds none."""
     runs = bench_runs(store)
     return Corrections(runs=runs, predictor_of=predictor_of, constants=constants) if runs else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Production:
+    """What production taught, and the record that says it."""
+
+    calibration: Calibration
+    record: str
+
+    @classmethod
+    def of(cls, store: Store) -> Self | None:
+        """The newest correction of a store that can be read; None where there is none."""
+        found = (cls._read(store, name) for name in sorted(store.names(CORRECTION), reverse=True))
+        return next((each for each in found if each is not None), None)
+
+    @classmethod
+    def cited(cls, store: Store, plan: Plan) -> Self | None:
+        """The correction that a plan was made with; None where it was made with none, or that can no longer be read."""
+        found = (cls._read(store, name) for name in store.names(CORRECTION) if str(name) in plan.provenance.corrections)
+        return next((each for each in found if each is not None), None)
+
+    @classmethod
+    def _read(cls, store: Store, name: RecordName) -> Self | None:
+        try:
+            note = store.read(name).note
+            return cls(calibration=Calibration.model_validate_json(canonical_json(note)), record=str(name))
+        except (CorruptRecord, ValidationError):
+            return None
+
+    def __call__(
+        self, predictor: Predictor, model: Model, configuration: Configuration, *, intent: str | None = None
+    ) -> Predictor:
+        """The predictor as production corrects it, for one service or for whoever runs the engine."""
+        return by_production(predictor, self.calibration, model=model.digest, gpu=configuration.gpu, intent=intent)
 
 
 def _engine(model: Model, configuration: Configuration) -> Engine:

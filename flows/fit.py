@@ -8,7 +8,7 @@ from catalog.fingerprints import Fingerprint, FingerprintKey
 from catalog.fitted import Constants
 from catalog.gpus import GPU
 from catalog.predictors import Predictor
-from flows.corrections import Corrections
+from flows.corrections import Corrections, Production
 from flows.probe import Fingerprints, Pair, PairOf, shape_of
 from planner.fit import fit
 from planner.strategies import Configuration
@@ -27,19 +27,47 @@ class Predictors:
         constants: Constants,
         own: Callable[[Pair], Fingerprint | None] = lambda _: None,
         corrections: Corrections | None = None,
+        production: Production | None = None,
     ) -> None:
-        """`own` finds what a user brought of a pair, which beats the tables; `corrections` are measured runs."""
+        """`own` finds what a user brought of a pair, which beats the tables; `corrections` are measured runs.
+
+        `production` is what services measured; it comes on top.
+        """
         self._fingerprints = fingerprints
         self._pair_of = pair_of
         self._gpus = gpus
         self._constants = constants
         self._own = own
         self._corrections = corrections
+        self._production = production
         self._fitted: dict[Configuration, Predictor] = {}
+        self._learned: dict[tuple[Configuration, str | None], Predictor] = {}
         self.used: set[FingerprintKey] = set()
 
     def __call__(self, configuration: Configuration) -> Predictor:
         """Return the predictor of a shape; without a fingerprint it rests on the roofline, and is marked so."""
+        return self._corrected(configuration, None)
+
+    def of(self, intent: str) -> PredictorOf:
+        """Predictors as what this very service measured corrects them too."""
+        return lambda configuration: self._corrected(configuration, intent)
+
+    @property
+    def production(self) -> Production | None:
+        """What production taught."""
+        return self._production
+
+    def _corrected(self, configuration: Configuration, intent: str | None) -> Predictor:
+        if self._production is None:
+            return self.unlearned(configuration)
+        key = (shape_of(configuration), intent)
+        if key not in self._learned:
+            model = self._pair_of(key[0]).model
+            self._learned[key] = self._production(self.unlearned(key[0]), model, key[0], intent=intent)
+        return self._learned[key]
+
+    def unlearned(self, configuration: Configuration) -> Predictor:
+        """The predictor of a shape without what production taught: what the next comparison is made with."""
         shape = shape_of(configuration)
         if shape not in self._fitted:
             self._fitted[shape] = self._fit(shape)

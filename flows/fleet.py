@@ -1,25 +1,28 @@
 """Read fleet.yaml: every fault is one clear error that names file, line, key and what to do.
 
 Checks run in an order in which the first error is the cause: the file, its YAML, its keys and values, names that stand
-twice, names that nobody knows, files it points to. The first error in line order is the message; the others follow it.
+twice, names that nobody knows, files it points to, wishes that contradict each other. The first error in line order is
+the message; the others follow it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from catalog.cluster import NodePool
 from catalog.documents import Document, Loc, content_digest, read_yaml
 from catalog.errors import BadInput, near_names
-from catalog.gpus import find_gpu
+from catalog.gpus import find_gpu, load_gpus
 from catalog.models import Model, find_model, read_config, split_quantization
 from catalog.prices import price
+from catalog.quality import quality
 from flows.faults import placed, raise_first, validated
+from planner.contradictions import Known, contradictions
 from planner.intents import Fleet, Intent, Team
 
 _SECTIONS: tuple[tuple[Loc, str], ...] = (
@@ -43,13 +46,22 @@ class LoadedFleet:
     implied: Mapping[str, str]
     """Intent -> the format that its model's name tells (`...-AWQ`), which its `quantizations` now holds."""
 
+    def only(self, name: str) -> LoadedFleet:
+        """The same fleet with one of its intents alone."""
+        chosen = tuple(intent for intent in self.fleet.intents if intent.name == name)
+        return replace(self, fleet=self.fleet.model_copy(update={"intents": chosen}))
+
     def trace_path(self, intent: Intent) -> Path | None:
         """Where the intent's trace lies, `#model` kept; None where its load is declared."""
         return None if intent.workload.trace is None else self.folder / intent.workload.trace
 
+    def with_fleet(self, fleet: Fleet) -> LoadedFleet:
+        """The same models and files with another fleet, and the digest of both."""
+        return replace(self, fleet=fleet, digest=_digest(fleet, self.models, self.folder))
 
-def read_fleet(path: Path | str) -> LoadedFleet:
-    """Read and check fleet.yaml.
+
+def read_fleet(path: Path | str, *, amend: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None) -> LoadedFleet:
+    """Read and check fleet.yaml; `amend` changes its content before it is checked.
 
     Raises:
         BadInput: `fleet.yaml:LINE: path.to.key: what is wrong; what to do`, and up to ten further errors below it.
@@ -58,13 +70,17 @@ def read_fleet(path: Path | str) -> LoadedFleet:
     folder = Path(path).resolve().parent
     if not isinstance(document.value, dict):
         raise BadInput("holds no keys", place=document.place(()), mend="write cluster: and intents:")
-    twice = list(_twice(document))
-    fleet = validated(Fleet, document, known=twice)
+    if amend is not None:
+        document = replace(document, value=amend(document.value))
+    twice, crossed = list(_twice(document)), dict(_crossed(document))
+    fleet = validated(Fleet, _uncrossed(document, crossed), known=[*twice, *crossed.values()])
     own, faults = _own_models(fleet, document, folder)
     models, unknown = _models(fleet, document, own)
-    raise_first([*twice, *faults, *unknown, *_unknown_names(fleet, document), *_paths(fleet, document, folder)])
+    wrong = [*twice, *faults, *unknown, *_unknown_names(fleet, document), *_paths(fleet, document, folder)]
+    raise_first([*crossed.values(), *wrong] if wrong else ())
     implied = dict(_implied(fleet))
     fleet = _canonical(fleet, implied)
+    raise_first([*crossed.values(), *_contradictions(fleet, document, models)])
     return LoadedFleet(
         fleet=fleet, models=models, digest=_digest(fleet, models, folder), folder=folder, implied=implied
     )
@@ -89,6 +105,45 @@ def _twice(document: Document) -> Iterator[BadInput]:
                     mend=f"give each {what} a name of its own",
                 )
             seen.setdefault(name, document.lines.get(loc, 1))
+
+
+def _crossed(document: Document) -> Iterator[tuple[int, BadInput]]:
+    """(position, fault) of intents that ask for more replicas at least than at most."""
+    intents = document.value.get("intents") if isinstance(document.value, dict) else None
+    for position, row in enumerate(intents if isinstance(intents, list) else ()):
+        low, high = (row.get("min_replicas", 1), row.get("max_replicas")) if isinstance(row, dict) else (0, None)
+        if type(low) is int and type(high) is int and high >= 1 and low > high:
+            name = str(row.get("name"))[:80]
+            yield (
+                position,
+                BadInput(
+                    f"intent {name!r} has min_replicas {low} above max_replicas {high}",
+                    place=document.place(("intents", position, "max_replicas")),
+                    mend="lower min_replicas or raise max_replicas",
+                ),
+            )
+
+
+def _uncrossed(document: Document, crossed: Mapping[int, BadInput]) -> Document:
+    """The document with the most replicas of those intents left open, so that what else is wrong is found too."""
+    if not crossed:
+        return document
+    intents = [
+        {key: item for key, item in row.items() if key != "max_replicas"} if position in crossed else row
+        for position, row in enumerate(document.value["intents"])
+    ]
+    return replace(document, value={**document.value, "intents": intents})
+
+
+def _contradictions(fleet: Fleet, document: Document, models: Mapping[str, Model]) -> Iterator[BadInput]:
+    """Wishes that no fleet could keep, each at its line."""
+    prices = {
+        pool.name: price(pool.gpu, pool.tier).value if pool.own_price is None else pool.own_price
+        for pool in fleet.cluster.pools
+    }
+    known = Known(models=models, gpus=load_gpus(), prices=prices, quality_of=quality)
+    for found in contradictions(fleet, known):
+        yield BadInput(found.what, place=document.place(found.at), mend=found.mend)
 
 
 def _own_models(fleet: Fleet, document: Document, folder: Path) -> tuple[list[Model], list[BadInput]]:
@@ -171,7 +226,7 @@ def _pool_faults(pool: NodePool, document: Document, at: Loc) -> Iterator[BadInp
     unknown = list(_gpu_fault(pool.gpu))
     if unknown:
         yield placed(unknown[0], document, (*at, "gpu"))
-    elif pool.price is None:
+    elif pool.own_price is None:
         try:
             price(pool.gpu, pool.tier)
         except BadInput as fault:

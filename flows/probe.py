@@ -80,9 +80,9 @@ class Fingerprints:
         return self._read[key]
 
     def record(self, key: FingerprintKey) -> str | None:
-        """Name of the record that a key's fingerprint was read from."""
+        """Name of the record that a key's fingerprint is read from; None where there is none, or it is damaged."""
         name = self._newest.get(key_digest(asdict(key)))
-        return str(name) if name is not None and self._read.get(key) is not None else None
+        return str(name) if name is not None and self[key] is not None else None
 
     def missing(self, pairs: Iterable[Pair]) -> tuple[Pair, ...]:
         """Pairs without a sound fingerprint: new ones, and damaged ones."""

@@ -13,7 +13,7 @@ from typing import Self, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from flows.steps import Perform, Stage, Step, in_process
+from flows.steps import TELL, Perform, Stage, Step, in_process
 
 T = TypeVar("T")
 
@@ -48,14 +48,29 @@ class Shown:
         if not steps:
             return []
         started, stage = time.monotonic(), steps[0].stage
-        bar = self._bars.setdefault(stage, self._progress.add_task("", total=len(steps), stage=stage))
+        bar = self._bar(stage, len(steps))
         results = self._perform([replace(step, call=partial(self._watched, step, bar)) for step in steps])
         if self._progress.disable:
             sys.stderr.write(f"{stage:<8} {len(steps)} done in {time.monotonic() - started:.1f} s\n")
         return results
 
+    def _bar(self, stage: Stage, steps: int) -> TaskID:
+        """The stage's bar, longer by these steps."""
+        if stage not in self._bars:
+            self._bars[stage] = self._progress.add_task("", total=0, stage=stage)
+        bar = self._bars[stage]
+        self._progress.update(bar, total=(self._progress.tasks[bar].total or 0) + steps)
+        return bar
+
     def _watched(self, step: Step[T], bar: TaskID) -> T:
         self._progress.update(bar, description=step.label)
-        result = step.call()
+        before = TELL.set(partial(self._told, step.label, bar))
+        try:
+            result = step.call()
+        finally:
+            TELL.reset(before)
         self._progress.update(bar, advance=1, description="")
         return result
+
+    def _told(self, label: str, bar: TaskID, what: str, done: int, total: int) -> None:
+        self._progress.update(bar, description=f"{label}: {done:,} of {total:,} {what}")

@@ -1,11 +1,14 @@
-"""The flow `replan`: a plan on demand, published only when asked to."""
+"""The flow `replan`: a plan on demand from a form, published only when asked to."""
 
 from __future__ import annotations
 
+from functools import partial
+
 from prefect import flow
 
+from flows.forms import Intents, Pools, Where, amended
 from flows.night import Night
-from flows.nightly import NIGHT_S, run
+from flows.nightly import NIGHT_S, Dask, run
 
 
 def _name() -> str:
@@ -19,14 +22,28 @@ def _name() -> str:
     flow_run_name=_name,
     timeout_seconds=NIGHT_S,
     persist_result=False,
+    result_serializer="json",
 )
-def replan(fleet: str = "examples/fleet.yaml", root: str = "var", out: str = "plans", *, dry_run: bool = True) -> Night:
-    """Plan the fleet now.
+def replan(  # noqa: PLR0913 - a form
+    fleet: Where = "examples/fleet.yaml",
+    intents: Intents = [],  # noqa: B006 - a literal default shows in the form, and nobody changes it
+    pools: Pools = [],  # noqa: B006
+    *,
+    dry_run: bool = True,
+    root: Where = "var",
+    out: Where = "plans",
+    dask: Dask = "",
+) -> Night:
+    """Plan the fleet now, with changes if you like.
 
     Args:
         fleet: Path of fleet.yaml, relative to the folder that was deployed from.
-        root: Run data, a folder or a URL such as s3://bucket/prefix.
-        out: Published plans, a folder or a URL.
+        intents: Services to add, or to plan otherwise than the fleet file says. What is left empty stays as it is.
+        pools: GPU pools to add, or to plan with otherwise than the fleet file says.
         dry_run: Show what would be decided and publish nothing.
+        root: Run data, a folder or a URL such as s3://bucket/prefix. No credential belongs here.
+        out: Published plans, a folder or a URL.
+        dask: Address of a Dask scheduler such as tcp://10.0.0.5:8786 that searches are sent to; empty: this machine.
     """
-    return run(fleet, root=root, out=out, dry_run=dry_run)
+    amend = partial(amended, intents=intents, pools=pools) if intents or pools else None
+    return run(fleet, root=root, out=out, ending="show" if dry_run else "publish", dask=dask, amend=amend)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from catalog.cluster import NodePool
+from catalog.cluster import Cluster, NodePool
 from catalog.fitted import Constants
 from catalog.gpus import GPU
 from catalog.models import Model
@@ -16,15 +16,18 @@ from catalog.quality import quality
 from flows.fit import Predictors
 from flows.fleet import LoadedFleet
 from flows.probe import Fingerprints, Pair, pair_of
+from flows.steps import TELL
 from planner.candidates import search as search_strategies
 from planner.candidates.asking import needed_length
+from planner.candidates.judge import Queueing
 from planner.candidates.space import GRID, Place, Wish, shapes
 from planner.candidates.tally import Tally
 from planner.candidates.unmet import nearest_relaxations
 from planner.intents import Intent
 from planner.memory import DoesNotFit, Memory, memory
 from planner.naive import naive_cost_of
-from planner.plan import Search
+from planner.plan import Relaxation, Search
+from planner.queueing import rules_for
 from planner.strategies import Configuration, Rejection
 from planner.workload import Requests, demand
 
@@ -49,6 +52,10 @@ class Facts:
     predictors: Predictors | None = None
     """Set once the fingerprints are there."""
     memories: dict[Configuration, Memory | Rejection] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """What was said of the loads."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Intents whose load nobody knows, with the reason."""
 
     @property
     def models(self) -> dict[str, Model]:
@@ -59,7 +66,14 @@ class Facts:
     def prices(self) -> dict[str, float]:
         """Node pool -> dollars per GPU and hour: the pool's own, else the catalog's."""
         pools = self.loaded.fleet.cluster.pools
-        return {pool.name: price(pool.gpu, pool.tier).value if pool.price is None else pool.price for pool in pools}
+        return {
+            pool.name: price(pool.gpu, pool.tier).value if pool.own_price is None else pool.own_price for pool in pools
+        }
+
+    @property
+    def judge(self) -> Queueing:
+        """What judges strategies: queueing by the rules of the vLLM version that the manifests will name."""
+        return Queueing(rules=rules_for(self.loaded.fleet.vllm_version))
 
     def pair_of(self, configuration: Configuration) -> Pair:
         """The pair whose fingerprint a configuration needs."""
@@ -87,6 +101,8 @@ class Facts:
 
 def pairs(intent: Intent, facts: Facts) -> Iterator[Pair]:
     """Pairs that the intent's strategies need on the fleet's GPU types: every shape that vLLM would start there."""
+    if intent.name in facts.missing:
+        return
     model = facts.loaded.models[intent.model]
     wish = Wish(
         intent=intent,
@@ -117,24 +133,41 @@ def search(intent: Intent, facts: Facts, predictors: Predictors) -> Search:
 
     The naive baseline is sized by the same estimates, so that what the plan saves is no matter of the estimate.
     """
-    requests = facts.requests[intent.name]
-    asked: dict[str, Any] = {
-        "cluster": facts.loaded.fleet.cluster,
-        "gpus": facts.gpus,
-        "model": facts.loaded.models[intent.model],
-        "requests": requests,
-        "predictor_of": predictors,
-        "memory_of": facts.memory_of,
-        "prices": facts.prices,
-        "quality_of": quality,
-    }
-    candidates, rejections = search_strategies(intent, **asked, simulated=FINALISTS, watts=load_power())
+    if intent.name in facts.missing:
+        unknown = Rejection(intent=intent.name, strategy="any", reason="no_data", detail=facts.missing[intent.name])
+        return Search(rejections=(unknown,))
+    asked = _asked(intent, facts, predictors, facts.loaded.fleet.cluster)
+    candidates, rejections = search_strategies(
+        intent, **asked, simulated=FINALISTS, watts=load_power(), progress=TELL.get()
+    )
     whole = any(candidate.share >= WHOLE for candidate in candidates)
     relaxations = () if whole else nearest_relaxations(intent, **asked)
     return Search(
         candidates=candidates,
         rejections=rejections,
         relaxations=relaxations,
-        rate=demand(requests),
+        rate=demand(facts.requests[intent.name]),
         naive_cost=naive_cost_of(intent, **asked),
     )
+
+
+def nearest_changes(
+    intent: Intent, facts: Facts, predictors: Predictors, *, cluster: Cluster
+) -> tuple[Relaxation, ...]:
+    """How far each wish of an intent is from feasible on another cluster, such as what the other intents leave."""
+    return nearest_relaxations(intent, **_asked(intent, facts, predictors, cluster))
+
+
+def _asked(intent: Intent, facts: Facts, predictors: Predictors, cluster: Cluster) -> dict[str, Any]:
+    """What every question about an intent's strategies takes."""
+    return {
+        "cluster": cluster,
+        "gpus": facts.gpus,
+        "model": facts.loaded.models[intent.model],
+        "requests": facts.requests[intent.name],
+        "predictor_of": predictors.of(intent.name),
+        "memory_of": facts.memory_of,
+        "prices": facts.prices,
+        "quality_of": quality,
+        "judge": facts.judge,
+    }

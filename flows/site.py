@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from catalog.store import Plans, Store
@@ -17,10 +19,16 @@ class Site:
 
     store: Store
     plans: Plans
+    proposals: Plans | None = None
+    """Plans that wait for a review."""
+    shadows: Plans | None = None
+    """What shadow nights would have published."""
     measured_by: str = "reference"
     """Name of the runner whose fingerprints are used."""
     runner: Runner | None = None
     """By default the published kernel tables."""
+    clock: Callable[[], float] = time.time
+    """Seconds since 1970: up to when telemetry is read."""
 
 
 def store_at(root: str) -> Store:
@@ -30,4 +38,6 @@ def store_at(root: str) -> Store:
 
 def site_at(root: str, out: str) -> Site:
     """Open the stores below a root and the published plans."""
-    return Site(store=store_at(root), plans=Plans(out))
+    below = root.rstrip("/")
+    proposals, shadows = Plans(f"{below}/proposals"), Plans(f"{below}/shadows")
+    return Site(store=store_at(root), plans=Plans(out), proposals=proposals, shadows=shadows)

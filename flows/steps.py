@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeVar, get_args
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 
 Stage = Literal["observe", "probe", "search", "place", "render", "publish"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
+
+#: Set by whoever shows a step at work, called by the step with what it counts, how many are done, and of how many.
+TELL: ContextVar[Callable[[str, int, int], None] | None] = ContextVar("TELL", default=None)
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -24,6 +28,14 @@ class Step(Generic[T_co]):
     retries: int = 0
     """How often it is tried again after an OSError: only steps that read or write have any."""
     timeout_s: float = 900.0
+    keep: Callable[[Any], None] | None = None
+    """Told the result in the night's own process as soon as it is there, so that a killed night need not repeat it."""
+
+    def kept(self, result: T) -> T:
+        """The result, kept where that is wished."""
+        if self.keep is not None:
+            self.keep(result)
+        return result
 
 
 class Perform(Protocol):
@@ -36,4 +48,4 @@ class Perform(Protocol):
 
 def in_process(steps: Sequence[Step[T]]) -> list[T]:
     """Call one after the other, showing nothing."""
-    return [step.call() for step in steps]
+    return [step.kept(step.call()) for step in steps]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from rich.table import Table
@@ -82,14 +83,15 @@ def pools(plan: Plan) -> Table:
 def candidates(found: Sequence[Candidate], *, top: int) -> Table:
     """Show the cheapest candidates that serve the whole rate."""
     whole = sorted((c for c in found if c.share >= 1.0), key=lambda c: (c.cost_per_hour, str(c.strategy)))
-    table = Table(title=f"{len(found):,} candidates, {len(whole):,} serve the whole rate", title_justify="left")
-    for name in ("strategy", "on", "USD/h", "TTFT", "TPOT", "goodput /s", "SLO holds", "load", "quality", "source"):
-        table.add_column(name, justify="left" if name in {"strategy", "on", "source"} else "right")
+    title = f"{len(whole):,} candidates serve the whole rate, {len(found) - len(whole):,} a part of it, for mixes"
+    table = Table(title=title, title_justify="left", caption=_LEGEND, caption_justify="left")
+    for name in ("strategy", "GPUs", "USD/h", "TTFT", "TPOT", "goodput /s", "holds", "load", "quality", "known from"):
+        table.add_column(name, justify="left" if name in {"strategy", "GPUs", "known from"} else "right")
     for candidate in whole[:top]:
         estimate = candidate.estimate
         table.add_row(
-            str(candidate.strategy),
-            ", ".join(f"{pool} {gpus}" for pool, gpus in candidate.gpus),
+            str(candidate.strategy).replace(" / ", " /\n"),
+            ",\n".join(f"{gpus} of {pool}" for pool, gpus in candidate.gpus),
             dollars(candidate.cost_per_hour),
             seconds(estimate.ttft_high),
             seconds(estimate.tpot_high),
@@ -97,22 +99,39 @@ def candidates(found: Sequence[Candidate], *, top: int) -> Table:
             f"{estimate.slo_probability:.0%}",
             f"{estimate.utilisation:.0%}",
             f"{candidate.quality:.3f}",
-            f"{estimate.method.replace('_', ' ')}, {estimate.source}",
+            f"{estimate.method.replace('_', ' ')},\n{estimate.source}",
         )
     return table
 
 
+#: What the columns of candidates mean.
+_LEGEND = (
+    "TTFT, TPOT: at the SLO's quantile, slow end of the interval. goodput: requests/s within the SLO, slow end to "
+    "middle.\nholds: probability that the SLO holds at this load. load: share of capacity in use. "
+    "quality: share of the unquantized score."
+)
+
+
 def rejections(found: Iterable[Rejection], *, top: int) -> Table:
-    """Show the largest families of rejected strategies."""
-    ordered = sorted(found, key=lambda rejection: (-rejection.count, rejection.reason, rejection.strategy))
-    total = sum(rejection.count for rejection in ordered)
-    table = Table(title=f"{total:,} strategies rejected", title_justify="left")
-    for name in ("strategies", "count", "reason", "detail"):
+    """Show why strategies were rejected: the reasons by count, each with its largest families as examples."""
+    by_reason: dict[str, list[Rejection]] = defaultdict(list)
+    for rejection in sorted(found, key=lambda rejection: (-rejection.count, rejection.strategy)):
+        by_reason[rejection.reason].append(rejection)
+    ranked = sorted(by_reason.items(), key=lambda item: (-_total(item[1]), item[0]))
+    title = f"{_total(family for families in by_reason.values() for family in families):,} strategies rejected"
+    table = Table(title=title, title_justify="left")
+    for name in ("count", "reason", "for example", "since"):
         table.add_column(name, justify="right" if name == "count" else "left", overflow="fold")
-    for rejection in ordered[:top]:
-        reason = rejection.reason.replace("_", " ")
-        table.add_row(rejection.strategy, f"{rejection.count:,}", reason, rejection.detail)
+    shown = max(1, top // max(1, len(ranked)))
+    for reason, families in ranked:
+        for at, family in enumerate(families[:shown]):
+            first = (f"{_total(families):,}", reason.replace("_", " ")) if at == 0 else ("", "")
+            table.add_row(*first, f"{family.strategy} ({family.count:,})", family.detail)
     return table
+
+
+def _total(families: Iterable[Rejection]) -> int:
+    return sum(family.count for family in families)
 
 
 def records(rows: Sequence[tuple[RecordName, Record]]) -> Table:

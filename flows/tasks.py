@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 from prefect import State, task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas import TaskRun
 from prefect.logging import get_run_logger
 from prefect.tasks import Task
 
+from flows.artifacts import Progress
 from flows.steps import Step
 
 T = TypeVar("T")
@@ -41,12 +41,11 @@ def tasks(steps: Sequence[Step[T]]) -> list[T]:
     if not steps:
         return []
     stage = steps[0].stage
-    shown = create_progress_artifact(0.0, key=f"progress-{stage}", description=f"{stage}: {len(steps)} steps")
+    progress = Progress(stage, f"{stage}: {len(steps)} steps")
     results: list[T] = []
     for step in steps:
-        results.append(_task(step)(step))
-        if len(results) * 20 // len(steps) > (len(results) - 1) * 20 // len(steps):  # at most 20 updates
-            update_progress_artifact(shown, 100.0 * len(results) / len(steps))  # type: ignore[arg-type]
+        results.append(step.kept(_task(step)(step)))
+        progress.reach(len(results) / len(steps))
     get_run_logger().info("%s: %d steps done", stage, len(steps))
     return results
 

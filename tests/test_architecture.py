@@ -35,7 +35,10 @@ ONLY_IN = {
     "matplotlib": ("planner/report",),
 }
 #: Flows and what they alone use; nothing else may import Prefect, or the command line would take seconds to start.
-PREFECT = {"flows/nightly.py", "flows/replan.py", "flows/tasks.py", "flows/artifacts.py"}
+PREFECT = {"flows/nightly.py", "flows/replan.py", "flows/tasks.py", "flows/artifacts.py", "flows/automations.py",
+           "flows/events.py", "flows/spread.py",
+           *(f"flows/deployed/{flow}.py" for flow in ("calibrate", "fit", "observe", "probe", "publish",
+                                                  "whatif"))}  # fmt: skip
 MOST_LINES = 400
 #: Tests of no single module, and what they are about.
 SPECIAL_TESTS = {

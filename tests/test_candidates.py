@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 from hand_world import (
@@ -28,14 +29,14 @@ from hypothesis import strategies as st
 
 from catalog.cluster import Cluster, NodePool
 from planner.candidates import search
-from planner.candidates.front import undominated
+from planner.candidates.front import across_nodes, undominated
 from planner.candidates.options import Facts, seqs_cap
 from planner.candidates.sizing import lost_with_node, with_reserve
 from planner.candidates.space import GRID, Place, hosts, link_domain, offered, split_refusal, splits
 from planner.candidates.tally import Tally
 from planner.intents import SLO, Availability
 from planner.queueing import Engine
-from planner.strategies import Configuration, Rejection
+from planner.strategies import Collocated, Configuration, Pool, Rejection
 from planner.workload import realize
 
 
@@ -283,6 +284,22 @@ def test_progress_is_told():
         counts = [(done, total) for name, done, total in told if name == stage]
         assert [done for done, _ in counts] == sorted(done for done, _ in counts)
         assert counts[-1][0] == counts[-1][1]
+
+
+def test_replicas_over_several_nodes_say_what_is_left_out():
+    """One hop of 8192 tokens x 4096 x 2 B over tp 8 at 12.5 GB/s takes 0.67 ms, and 10 us to start; a node has none."""
+    pool = NodePool(name="big-a", gpu="big", gpus_per_node=8, nodes=4)
+    question = SimpleNamespace(wish=SimpleNamespace(model=MODEL))
+
+    def notes(**shape):
+        configuration = Configuration(model="m", gpu="big", max_num_batched_tokens=8192, **shape)
+        strategy = Collocated(pool=Pool(configuration=configuration, replicas=1, node_pool="big-a"))
+        return list(across_nodes(question, strategy, {"big-a": pool}))
+
+    assert notes(tp=8) == []
+    assert "spans 2 nodes of big-a" in notes(tp=8, pp=2)[0]
+    assert "0.68 ms" in notes(tp=8, pp=2)[0]
+    assert "experts is not priced" in notes(tp=1, dp=16, expert_parallel=True)[0]
 
 
 def test_search_returns_candidates_and_rejections():

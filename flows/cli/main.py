@@ -16,7 +16,19 @@ import traceback
 import typer
 
 from catalog.errors import BadInput, FleetplanError
-from flows.cli import doctor, measured, nights, probing, reading, records
+from flows.cli import (
+    doctor,
+    measured,
+    nights,
+    observing,
+    probing,
+    publishing,
+    reading,
+    records,
+    serving,
+    sizing,
+    whatif,
+)
 
 app = typer.Typer(
     help="Plan a fleet of vLLM: intents in, placements and manifests out.",
@@ -31,6 +43,11 @@ reading.register(app)
 measured.register(app)
 doctor.register(app)
 probing.register(app)
+publishing.register(app)
+serving.register(app)
+whatif.register(app)
+observing.register(app)
+sizing.register(app)
 app.add_typer(records.app, name="catalog")
 
 

@@ -1,22 +1,26 @@
-"""Commands that plan: `plan` on the library alone, `nightly` as the Prefect flow, `ui` to serve and schedule it."""
+"""Commands that plan: `plan` on the library alone, `nightly` as the Prefect flow, `review` what it proposed."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from catalog.errors import BadInput
 from flows.cli import options
 
 if TYPE_CHECKING:
     from flows.night import Night
+    from flows.proposals import Reviewed
+    from flows.publish import Ending
 
 UNMET = 3
+Shadow = Annotated[bool, typer.Option("--shadow", help="Publish nothing; keep what would have been under ROOT.")]
+Proposed = Annotated[bool, typer.Option("--propose", help="Publish nothing; keep the plan for `fleetplan review`.")]
+Verdict = Literal["look", "publish", "reject"]
 
 #: What Prefect is told unless the user says otherwise: its files under the root, no telemetry, patience at the start,
 #: and to leave the talking to the command line.
@@ -32,13 +36,15 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(plan)
     app.command()(nightly)
-    app.command()(ui)
+    app.command()(review)
 
 
-def plan(
+def plan(  # noqa: PLR0913 - options
     fleet: options.Fleet,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Compute and show, publish nothing.")] = False,
+    shadow: Shadow = False,
+    proposed: Proposed = False,
     root: options.Root = options.ROOT,
     out: options.Out = options.OUT,
     as_json: options.Json = False,
@@ -52,13 +58,18 @@ def plan(
     from flows.site import site_at  # noqa: PLC0415
 
     with Shown() as shown:
-        night = plan_night(loaded, site_at(root, out), perform=shown, dry_run=dry_run)
+        ending: Ending = "show" if dry_run else ending_of(shadow=shadow, proposed=proposed)
+        night = plan_night(loaded, site_at(root, out), perform=shown, ending=ending)
     show(night, as_json=as_json)
 
 
-def nightly(
+def nightly(  # noqa: PLR0913 - options
     fleet: options.Fleet,
     *,
+    shadow: Shadow = False,
+    proposed: Proposed = False,
+    dask: Annotated[str, typer.Option(help="Search on the Dask cluster of this scheduler: tcp://HOST:PORT.")] = "",
+    allow_anonymous: options.AllowAnonymous = False,
     root: options.Root = options.ROOT,
     out: options.Out = options.OUT,
     as_json: options.Json = False,
@@ -67,15 +78,61 @@ def nightly(
     from flows.fleet import read_fleet  # noqa: PLC0415
 
     read_fleet(fleet)  # bad input is said at once, not after Prefect's start
-    tell_prefect(root)
+    tell_prefect(root, allow_anonymous=allow_anonymous)
     sys.stderr.write("starting Prefect (half a minute the first time)\n")
     from flows.nightly import nightly as flow  # noqa: PLC0415 - imports Prefect, seconds
 
-    show(flow(fleet=str(fleet), root=root, out=out), as_json=as_json)
+    ending = ending_of(shadow=shadow, proposed=proposed)
+    show(flow(fleet=str(fleet), root=root, out=out, ending=ending, dask=dask), as_json=as_json)
 
 
-def tell_prefect(root: str) -> None:
+def ending_of(*, shadow: bool, proposed: bool) -> Literal["publish", "review", "shadow"]:
+    """What becomes of the plan. Raises BadInput where both are asked for."""
+    if shadow and proposed:
+        raise BadInput("--shadow and --propose exclude each other", mend="give one of them")
+    return "shadow" if shadow else "review" if proposed else "publish"
+
+
+def review(  # noqa: PLR0913 - options
+    proposal: Annotated[int, typer.Argument(help="Number of the proposal; by default the newest.", min=0)] = 0,
+    *,
+    publish: Annotated[bool, typer.Option("--publish", help="Put it in force.")] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="End the matter.")] = False,
+    reason: Annotated[str, typer.Option(help="Why, for whoever reads it later.")] = "",
+    window_hours: Annotated[float, typer.Option(help="Publish nothing that is older.", min=0.01)] = 24.0,
+    root: options.Root = options.ROOT,
+    out: options.Out = options.OUT,
+    as_json: options.Json = False,
+) -> None:
+    """Look at a plan that `--propose` kept for a review, publish it or reject it."""
+    if publish and reject:
+        raise BadInput("--publish and --reject exclude each other", mend="give one of them")
+    from flows.proposals import review as decide  # noqa: PLC0415
+    from flows.site import site_at  # noqa: PLC0415
+
+    verdict: Verdict = "publish" if publish else "reject" if reject else "look"
+    found = decide(site_at(root, out), proposal, verdict, reason=reason, window_hours=window_hours)
+    if as_json:
+        where = {"number": found.number, "verdict": verdict, "folder": found.folder}
+        options.print_json({**found.plan.model_dump(mode="json"), **where})
+    else:
+        options.print_tables(*lines_of(found))
+
+
+def lines_of(found: Reviewed) -> list[str]:
+    """A review in lines."""
+    ended = {"look": "nothing was changed", "publish": f"published as {found.folder}", "reject": "rejected"}
+    return [
+        f"proposal {found.number}, to be plan {found.plan.serial}",
+        found.difference.markdown(),
+        ended[found.verdict],
+    ]
+
+
+def tell_prefect(root: str, *, allow_anonymous: bool = False) -> None:
     """Set Prefect's environment where the user has not."""
+    if allow_anonymous:
+        os.environ["FLEETPLAN_ALLOW_ANONYMOUS_SERVER"] = "1"
     home = Path(root if "://" not in root else options.ROOT) / "prefect"
     for name, value in {**PREFECT, "PREFECT_HOME": str(home.resolve())}.items():
         os.environ.setdefault(name, value)
@@ -93,52 +150,21 @@ def show(night: Night, *, as_json: bool) -> None:
         options.print_json({**night.plan.model_dump(mode="json"), **where})
     else:
         decided = (tables.decisions(night.plan), *tables.unmet(night.plan))
-        options.print_tables(*decided, tables.pools(night.plan), *places(night.folder))
+        options.print_tables(*decided, tables.pools(night.plan), *places(night))
     if not night.met:
         raise typer.Exit(UNMET)
 
 
-def places(folder: str | None) -> list[str]:
+def places(night: Night) -> list[str]:
     """Lines that say where the plan lies."""
+    folder = night.folder
     if folder is None:
         return ["dry run: nothing was published"]
-    return [f"plan      {folder}/plan.json", f"manifests {folder}/manifests/", f"report    {folder}/report.html"]
-
-
-def ui(
-    *,
-    root: options.Root = options.ROOT,
-    port: Annotated[int, typer.Option(help="Port of Prefect's server on this machine.", min=1, max=65535)] = 4200,
-) -> None:
-    """Serve Prefect on this machine with the deployments of prefect.yaml and a worker, until Ctrl-C."""
-    tell_prefect(root)
-    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
-    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
-    server = subprocess.Popen([*prefect, "server", "start", "--host", "127.0.0.1", "--port", str(port)])  # noqa: S603 - our own interpreter
-    try:
-        wait_for(f"http://127.0.0.1:{port}/api/health", server)
-        pool = ["work-pool", "create", "fleetplan", "--type", "process", "--overwrite"]
-        subprocess.run([*prefect, *pool], check=True)  # noqa: S603
-        subprocess.run([*prefect, "deploy", "--all"], check=True)  # noqa: S603
-        sys.stderr.write(f"Prefect's UI: http://127.0.0.1:{port} (Ctrl-C stops it)\n")
-        subprocess.run([*prefect, "worker", "start", "--pool", "fleetplan"], check=False)  # noqa: S603
-    except KeyboardInterrupt:
-        pass
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
-
-
-def wait_for(url: str, server: subprocess.Popen[bytes], *, seconds: float = 120.0) -> None:
-    """Wait until the server answers; OSError if it ends or takes too long."""
-    import urllib.request  # noqa: PLC0415
-
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - loopback
-                return
-        except OSError:
-            time.sleep(0.5)
-    msg = f"Prefect's server did not answer at {url}"
-    raise OSError(msg)
+    said = {"shadow": "shadow: nothing was published; this is what would have been",
+            "review": "proposed: fleetplan review --publish puts it in force"}.get(night.ending)  # fmt: skip
+    return [
+        *([said] if said else []),
+        f"plan      {folder}/plan.json",
+        f"manifests {folder}/manifests/",
+        f"report    {folder}/report.html",
+    ]

@@ -12,6 +12,9 @@ import typer
 Fleet = Annotated[Path, typer.Argument(help="fleet.yaml: the cluster and the intents.")]
 Root = Annotated[str, typer.Option(help="Run data: a folder or a URL such as s3://bucket/prefix.")]
 Out = Annotated[str, typer.Option(help="Published plans: a folder or a URL; each plan is OUT/<serial>/.")]
+AllowAnonymous = Annotated[
+    bool, typer.Option("--allow-anonymous", help="Accept a Prefect server beyond this machine that asks for no key.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 

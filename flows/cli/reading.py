@@ -41,7 +41,7 @@ def search(
     else:
         lines = [f"nearest relaxation: {relaxation.text}" for relaxation in found.relaxations]
         shown = [tables.candidates(found.candidates, top=top), tables.rejections(found.rejections, top=top), *lines]
-        options.print_tables(*shown)
+        options.print_tables(f"{intent} is planned for {found.rate:.3g} requests/s", *shown)
 
 
 def found_for(fleet: Path, intent: str, *, root: str) -> Search:
@@ -105,9 +105,12 @@ def explain(
 
 def explained(plan: Plan, decision: IntentDecision) -> dict[str, Any]:
     """The part of a plan that concerns one intent, in JSON."""
+    from planner.explain import waves_of  # noqa: PLC0415
+
     return {
         "intent": decision.model_dump(mode="json"),
         "placements": [group.model_dump(mode="json") for group in plan.placements if group.intent == decision.name],
+        "waves": [{"wave": number, "what": list(told)} for number, told in waves_of(plan, decision.name)],
         "rejections": [family.model_dump(mode="json") for family in plan.rejections if family.intent == decision.name],
     }
 
