@@ -138,12 +138,13 @@ def _loop(concurrency: int, prompt: int) -> list[served.Sent]:
 
 
 def _median(rows: pl.DataFrame, concurrency: int, prompt: int) -> ServedRun:
-    """Latencies of a loop; of requests that met no other the one answered soonest, since what disturbs only adds."""
-    answered = rows.filter(pl.col("error").is_null()).sort("e2e_s")
+    """A loop's first token and whole answer: medians, or the soonest of requests that met no other."""
+    answered = rows.filter(pl.col("error").is_null())
     if answered.is_empty():
         raise FleetplanError(f"no request of the served run was answered: {rows['error'][0]}")
-    chosen = answered.head(1) if concurrency == 1 else answered
-    ttft, tpot = chosen.select(pl.col("ttft_s", "tpot_s").median()).row(0)
+    latency = pl.col("ttft_s", "e2e_s")
+    ttft, e2e = answered.select(latency.min() if concurrency == 1 else latency.median()).row(0)
+    tpot = (e2e - ttft) / (_OUTPUT - 1)
     return ServedRun(concurrency=concurrency, prompt=prompt, output=_OUTPUT, ttft_s=float(ttft), tpot_s=float(tpot))
 
 

@@ -19,13 +19,12 @@ from catalog.predictors import Predictor
 from catalog.units import GIB
 from planner.candidates.asking import QualityOf, ask, find
 from planner.candidates.judge import Judge
-from planner.candidates.options import Facts, Option, Question, held_tokens
+from planner.candidates.options import Facts, Option, Question, engine_for
 from planner.candidates.sizing import Sizer, with_reserve
 from planner.candidates.space import shapes
 from planner.intents import Intent
 from planner.memory import Memory
 from planner.plan.baseline import most_common_gpu
-from planner.queueing import Engine
 from planner.strategies import Configuration, Rejection
 from planner.workload import Requests
 
@@ -131,15 +130,7 @@ def _option(shape: Configuration, question: Question) -> Option | None:
     held, predictor = question.facts.memory(configuration), question.facts.predictor(shape)
     if isinstance(held, Rejection) or isinstance(predictor, Rejection):
         return None
-    engine = Engine(
-        predictor=predictor,
-        kv_tokens=held_tokens(held, question.typical, configuration.max_model_len),
-        block_size=held.block_size,
-        max_num_seqs=configuration.max_num_seqs,
-        max_num_batched_tokens=configuration.max_num_batched_tokens,
-        max_model_len=configuration.max_model_len,
-        kv_bytes_per_token=held.kv_bytes_per_token * configuration.tp * configuration.pp,
-    )
+    engine = engine_for(configuration, predictor, held, question.typical)
     return Option(
         configuration=configuration,
         place=question.places[0],

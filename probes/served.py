@@ -89,32 +89,41 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def send(
-    url: str, requests: Sequence[Sent], *, concurrency: int | None = None, seed: int = 0, vocabulary: int
+def send(  # noqa: PLR0913 - keywords
+    url: str,
+    requests: Sequence[Sent],
+    *,
+    concurrency: int | None = None,
+    seed: int = 0,
+    vocabulary: int,
+    producer: str | None = None,
 ) -> pl.DataFrame:
     """Send `requests` (at their arrival times, or as `concurrency` allows) and return one row per request.
 
     Columns: index, prompt, output, sent_s, ttft_s, tpot_s (null for one token), e2e_s, error (null if none). With
-    `concurrency` the load is closed: arrival times are ignored, and the next request leaves when one completes.
+    `concurrency` the load is closed: arrival times are ignored, and the next request leaves when one completes. With a
+    `producer`, the URL of a prefill server, each request goes there first for one token, as a router of prefill and
+    decode apart sends it; TTFT is that of the decode server, from the moment the request left.
     """
-    return asyncio.run(_send(url, requests, concurrency=concurrency, seed=seed, vocabulary=vocabulary))
+    return asyncio.run(_send((producer, url), requests, concurrency=concurrency, seed=seed, vocabulary=vocabulary))
 
 
 async def _send(
-    url: str, requests: Sequence[Sent], *, concurrency: int | None, seed: int, vocabulary: int
+    urls: tuple[str | None, str], requests: Sequence[Sent], *, concurrency: int | None, seed: int, vocabulary: int
 ) -> pl.DataFrame:
     dice = random.Random(seed)  # noqa: S311 - token ids, no secret
     bodies = [_body(dice, request, vocabulary) for request in requests]
     gate = asyncio.Semaphore(concurrency or len(requests))
     limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=url, timeout=600.0, limits=limits, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=600.0, limits=limits, trust_env=False) as client:
         begun = time.perf_counter()
 
         async def one(index: int) -> dict[str, object]:
             if concurrency is None:
                 await asyncio.sleep(max(0.0, requests[index].arrival_s - (time.perf_counter() - begun)))
             async with gate:
-                return await _one(client, index, bodies[index], requests[index], begun)
+                row = {"index": index, "prompt": requests[index].prompt, "output": requests[index].output}
+                return row | await _one(client, urls, bodies[index], begun)
 
         rows = await asyncio.gather(*(one(index) for index in range(len(requests))))
     schema = {"index": pl.Int64, "prompt": pl.Int64, "output": pl.Int64, "sent_s": pl.Float64, "ttft_s": pl.Float64,
@@ -123,29 +132,28 @@ async def _send(
 
 
 async def _one(
-    client: httpx.AsyncClient, index: int, body: dict[str, object], request: Sent, begun: float
+    client: httpx.AsyncClient, urls: tuple[str | None, str], body: dict[str, object], begun: float
 ) -> dict[str, object]:
     sent = time.perf_counter()
-    row: dict[str, object] = {
-        "index": index,
-        "prompt": request.prompt,
-        "output": request.output,
-        "sent_s": sent - begun,
-    }
-    first = last = None
+    row: dict[str, object] = {"sent_s": sent - begun}
+    producer, url = urls
     try:
-        async with client.stream("POST", "/v1/completions", json=body) as response:
-            response.raise_for_status()
-            async for line in response.aiter_lines():
-                if line.startswith("data: {"):
-                    last = time.perf_counter()
-                    first = first or last
+        if producer is not None:
+            await _streamed(client, producer, body | {"max_tokens": 1})
+        times = await _streamed(client, url, body)
     except httpx.HTTPError as error:
         return row | {"error": f"{type(error).__name__}: {error}"}
-    if first is None or last is None:
+    if not times:
         return row | {"error": "no token came"}
-    tpot = (last - first) / (request.output - 1) if request.output > 1 else None
-    return row | {"ttft_s": first - sent, "tpot_s": tpot, "e2e_s": last - sent}
+    tpot = (times[-1] - times[0]) / (tokens - 1) if (tokens := int(str(body["max_tokens"]))) > 1 else None
+    return row | {"ttft_s": times[0] - sent, "tpot_s": tpot, "e2e_s": times[-1] - sent}
+
+
+async def _streamed(client: httpx.AsyncClient, url: str, body: dict[str, object]) -> list[float]:
+    """When each piece of an answer came."""
+    async with client.stream("POST", f"{url}/v1/completions", json=body) as response:
+        response.raise_for_status()
+        return [time.perf_counter() async for line in response.aiter_lines() if line.startswith("data: {")]
 
 
 def _body(dice: random.Random, request: Sent, vocabulary: int) -> dict[str, object]:

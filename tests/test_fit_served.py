@@ -1,5 +1,7 @@
 """Overheads of serving come out of the difference between a served run and the engine's own steps."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ ENGINE = fit_blocks(fingerprint((("request", 0.0),)), CONFIGURATION, learned(loa
 def _run(concurrency, *, step, sequence, request, prompt=128, output=64):
     extra = step + concurrency * sequence
     tpot = float(step_time(ENGINE, decodes=concurrency, context=prompt + output / 2)) + extra
-    ttft = float(step_time(ENGINE, chunks=1, chunk=prompt)) + step + sequence + request
+    ttft = float(step_time(ENGINE, chunks=concurrency, chunk=prompt)) + extra + request
     return ServedRun(concurrency=concurrency, prompt=prompt, output=output, ttft_s=ttft, tpot_s=tpot)
 
 
@@ -29,6 +31,15 @@ def test_known_overheads_are_found_again(step, sequence, request):
     assert found["step"] == pytest.approx(step, abs=1e-7)
     assert found["sequence"] == pytest.approx(sequence, abs=1e-7)
     assert found["request"] == pytest.approx(request, abs=1e-6)
+
+
+@pytest.mark.parametrize("disturbed", [0, 1])
+def test_tokens_that_came_all_at_once_change_nothing(disturbed):
+    """A loop whose client once saw the first token late and the rest at once tells the same as without that run."""
+    runs = [_run(c, step=2e-3, sequence=1e-4, request=1e-2) for c in (1, 8)]
+    seen = runs[disturbed]
+    burst = replace(seen, ttft_s=seen.ttft_s + seen.tpot_s * (seen.output - 1), tpot_s=0.0)
+    assert overheads(ENGINE, [*runs, burst]) == pytest.approx(overheads(ENGINE, runs))
 
 
 @settings(max_examples=30)

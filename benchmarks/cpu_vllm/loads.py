@@ -69,7 +69,8 @@ def probe(name: str, python: str) -> tuple[Engine, Probed]:
     kv_bytes = 2 * config["num_key_value_heads"] * config["head_dim"] * 2 * config["num_hidden_layers"]
     engine = Engine(
         predictor=predictor, kv_tokens=KV_SPACE_BYTES // kv_bytes, max_num_seqs=MAX_NUM_SEQS, block_size=128,
-        max_num_batched_tokens=MAX_BATCHED, max_model_len=MAX_MODEL_LEN, kv_bytes_per_token=float(kv_bytes),
+        max_num_batched_tokens=MAX_BATCHED, max_model_len=MAX_MODEL_LEN, schedules_ahead=False,
+        kv_bytes_per_token=float(kv_bytes),
     )  # fmt: skip
     return engine, Probed(wall_s=time.monotonic() - begun, failures=fingerprint.failures)
 

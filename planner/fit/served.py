@@ -1,18 +1,22 @@
 """What serving costs beside the engine's steps: per step, per running sequence, per request, from a short served run.
 
-A closed loop of `concurrency` equal requests with long outputs decodes `concurrency` sequences in most steps, so
+A closed loop of c equal requests of n output tokens is answered in lockstep: their prompts in one step, then n - 1
+steps of c sequences. Its first token and the whole answer take
 
-    tpot(c) = step_time(c) + step_s + c · sequence_s,      ttft(1) = prefill_time + step_s + sequence_s + request_s
+    ttft(1) = request_s + prefill_time(1) + extra(1),
+    e2e(c) = request_s + prefill_time(c) + (n - 1) · step_time(c) + n · extra(c)
 
-and the differences between the served run and the engine's own steps are the overheads (an HTTP front end, a hand-over
-between processes, a detokenizer). Loops that were run several times count once, by the least disturbed of them: what
-else a machine does only adds. Two concurrencies are enough; more are met by least squares, as are several prompts.
+with extra(c) = step_s + c · sequence_s. The differences between the served run and the engine's own steps are the
+overheads: an HTTP front end, a hand-over between processes, a detokenizer. Whole answers are compared, since a client
+that was held up sees the first token late and the others all at once. Loops that were run several times count once, by
+their soonest first token and their soonest whole answer: what else a machine does only adds. Two concurrencies are
+enough; more are met by least squares, as are several prompts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,30 +45,38 @@ def overheads(predictor: Predictor, runs: Sequence[ServedRun]) -> dict[str, floa
         msg = "no served run to learn overheads from"
         raise ValueError(msg)
     loops = _least_disturbed(runs)
-    excess = np.array([run.tpot_s - _decode(predictor, run) for run in loops])
-    step, sequence = _two(np.array([float(run.concurrency) for run in loops]), excess)
     fewest = min(run.concurrency for run in loops)
     alone = [run for run in loops if run.concurrency == fewest]
-    request = np.median([run.ttft_s - _prefill(predictor, run) for run in alone]) - step - sequence
-    return {"step": step, "sequence": sequence, "request": max(0.0, float(request))}
+    first = np.array([run.ttft_s - _prefill(predictor, run) for run in alone])
+    extra = np.array([run.tpot_s - _decode(predictor, run) for run in alone])
+    request = max(0.0, float(np.median(first - np.maximum(0.0, extra))))
+    excess = np.array([_per_step(predictor, run, request) for run in loops])
+    step, sequence = _two(np.array([float(run.concurrency) for run in loops]), excess)
+    return {"step": step, "sequence": sequence, "request": request}
 
 
 def _least_disturbed(runs: Sequence[ServedRun]) -> list[ServedRun]:
-    """Of each kind of loop the run that was answered soonest: its two latencies belong together.
-
-    A client that was held up sees its first token late and the further ones all at once, so neither latency alone
-    tells a disturbed run.
-    """
-    best: dict[tuple[int, int, int], ServedRun] = {}
+    """Each kind of loop once: its soonest first token and its soonest whole answer, of whichever run."""
+    kinds: dict[tuple[int, int, int], list[ServedRun]] = {}
     for run in runs:
-        kind = (run.concurrency, run.prompt, run.output)
-        if kind not in best or _answered(run) < _answered(best[kind]):
-            best[kind] = run
-    return [best[kind] for kind in sorted(best)]
+        kinds.setdefault((run.concurrency, run.prompt, run.output), []).append(run)
+    return [_soonest(kinds[kind]) for kind in sorted(kinds)]
+
+
+def _soonest(runs: Sequence[ServedRun]) -> ServedRun:
+    first = min(run.ttft_s for run in runs)
+    rest = min(map(_answered, runs)) - first
+    return replace(runs[0], ttft_s=first, tpot_s=rest / max(1, runs[0].output - 1))
 
 
 def _answered(run: ServedRun) -> float:
     return run.ttft_s + run.tpot_s * (run.output - 1)
+
+
+def _per_step(predictor: Predictor, run: ServedRun, request_s: float) -> float:
+    """What every step of a loop took beyond the engine's own time."""
+    steps = _prefill(predictor, run) + (run.output - 1) * _decode(predictor, run)
+    return (_answered(run) - request_s - steps) / run.output
 
 
 def _decode(predictor: Predictor, run: ServedRun) -> float:
@@ -72,7 +84,7 @@ def _decode(predictor: Predictor, run: ServedRun) -> float:
 
 
 def _prefill(predictor: Predictor, run: ServedRun) -> float:
-    return float(step_time(predictor, chunks=1, chunk=run.prompt, prior=0))
+    return float(step_time(predictor, chunks=run.concurrency, chunk=run.prompt, prior=0))
 
 
 def _two(concurrency: np.ndarray, excess: np.ndarray) -> tuple[float, float]:

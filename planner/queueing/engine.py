@@ -66,6 +66,8 @@ class Engine:
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 8192
     max_model_len: int = 8192
+    schedules_ahead: bool = True
+    """Whether it may schedule ahead where its version does; vLLM never does on a CPU (platforms/cpu.py)."""
     kv_bytes_per_token: float | None = None
     """Bytes of one token's KV over all GPUs of the engine: what a transfer to a decode engine moves."""
     middle: Engine | None = None
@@ -89,6 +91,10 @@ class Engine:
     def seqs(self) -> int:
         """Sequences that run at once: vLLM holds max_num_seqs to max_num_batched_tokens."""
         return min(self.max_num_seqs, self.max_num_batched_tokens)
+
+    def ahead(self, rules: EngineRules) -> int:
+        """Steps that are scheduled when a request arrives, beside the one that runs."""
+        return rules.lookahead if self.schedules_ahead else 0
 
     def paced(self, predictor: Predictor) -> Engine:
         """The same engine at other step times."""
