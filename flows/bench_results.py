@@ -65,6 +65,8 @@ class BenchRun:
     """Metric of predictions.parquet -> value."""
     source: str = field(default="", compare=False)
     """File it was read from."""
+    record: str = field(default="", compare=False)
+    """Record that keeps it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

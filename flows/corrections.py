@@ -50,7 +50,7 @@ class Corrections:
     constants: Constants
     notes: list[str] = field(default_factory=list)
     """Runs that could not be reproduced, with the reason."""
-    _conditions: dict[Engine, list[tuple[Condition, Mapping[str, float]]]] | None = None
+    _conditions: dict[Engine, list[tuple[Condition, BenchRun]]] | None = None
     _ratios: dict[Engine, Ratios] = field(default_factory=dict)
 
     def __call__(self, predictor: Predictor, model: Model, configuration: Configuration) -> Predictor:
@@ -67,6 +67,10 @@ class Corrections:
         return found if found is predictor else not_below(found, bound(model, find_gpu(configuration.gpu),
                                                                        configuration))  # fmt: skip
 
+    def records(self, model: Model, configuration: Configuration) -> tuple[str, ...]:
+        """Records of the runs that correct an engine."""
+        return tuple(run.record for _, run in self._known().get(_engine(model, configuration), ()))
+
     def _correction(self, ratios: Sequence[float], interval: tuple[float, float], phase: str) -> Correction:
         scatter = max(NOISE[phase], self.constants.number(f"intervals.scatter.{phase}"))
         return correction(ratios, interval=interval, scatter=scatter)
@@ -74,9 +78,9 @@ class Corrections:
     def _learn(self, engine: Engine) -> Ratios:
         decode: list[float] = []
         prefill: list[float] = []
-        for condition, measured in self._known().get(engine, ()):
+        for condition, run in self._known().get(engine, ()):
             try:
-                found = self._ratio(condition, measured)
+                found = self._ratio(condition, run.measured)
             except (BadInput, DoesNotFit) as error:
                 self.notes.append(f"a measured run of {condition.configuration} is not reproduced: {error}")
                 continue
@@ -99,7 +103,7 @@ class Corrections:
         found = reproduce(condition, predictor=paced, memory=held)
         return decode, (measured["ttft_ms"] / found["ttft_ms"],)
 
-    def _known(self) -> dict[Engine, list[tuple[Condition, Mapping[str, float]]]]:
+    def _known(self) -> dict[Engine, list[tuple[Condition, BenchRun]]]:
         if self._conditions is None:
             self._conditions = {}
             for run in self.runs:
@@ -110,7 +114,7 @@ class Corrections:
                     self.notes.append(f"a measured run is not read: {error}")
                     continue
                 engine = _engine(model, condition.configuration)
-                self._conditions.setdefault(engine, []).append((condition, run.measured))
+                self._conditions.setdefault(engine, []).append((condition, run))
         return self._conditions
 
 

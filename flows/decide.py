@@ -103,20 +103,23 @@ def _prefill_rate(predictors: Predictors, configuration: Configuration) -> float
 
 def _provenance(facts: Facts, placed: Placed) -> Provenance:
     chosen = {seats.pool.configuration for served in placed.served for seats in served.seats}
-    records = {facts.fingerprints.record(facts.pair_of(configuration).key) for configuration in chosen}
+    rests_on: Records = (lambda _: ()) if facts.predictors is None else facts.predictors.records
+    corrected_by: Records = (lambda _: ()) if facts.predictors is None else facts.predictors.corrected_by
     return Provenance(
-        fingerprints=tuple(sorted(record for record in records if record is not None)),
+        fingerprints=_cited(rests_on, chosen),
         tables=_tables(facts, chosen),
         constants=facts.constants.digest,
         prices={pool.name: _price_source(facts, pool.name) for pool in facts.loaded.fleet.cluster.pools},
-        corrections=_learned(facts),
+        corrections=_cited(corrected_by, chosen),
         notes=facts.notes,
     )
 
 
-def _learned(facts: Facts) -> tuple[str, ...]:
-    production = None if facts.predictors is None else facts.predictors.production
-    return () if production is None else (production.record,)
+Records = Callable[[Configuration], tuple[str, ...]]
+
+
+def _cited(records_of: Records, chosen: Iterable[Configuration]) -> tuple[str, ...]:
+    return tuple(sorted({record for configuration in chosen for record in records_of(configuration)}))
 
 
 def _tables(facts: Facts, chosen: Iterable[Configuration]) -> str:

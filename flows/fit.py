@@ -9,6 +9,7 @@ from catalog.fitted import Constants
 from catalog.gpus import GPU
 from catalog.predictors import Predictor
 from flows.corrections import Corrections, Production
+from flows.imports import Own
 from flows.probe import Fingerprints, Pair, PairOf, shape_of
 from planner.fit import fit
 from planner.strategies import Configuration
@@ -25,7 +26,7 @@ class Predictors:
         *,
         gpus: Mapping[str, GPU],
         constants: Constants,
-        own: Callable[[Pair], Fingerprint | None] = lambda _: None,
+        own: Own | None = None,
         corrections: Corrections | None = None,
         production: Production | None = None,
     ) -> None:
@@ -37,7 +38,7 @@ class Predictors:
         self._pair_of = pair_of
         self._gpus = gpus
         self._constants = constants
-        self._own = own
+        self._own = own or Own()
         self._corrections = corrections
         self._production = production
         self._fitted: dict[Configuration, Predictor] = {}
@@ -72,6 +73,18 @@ class Predictors:
         if shape not in self._fitted:
             self._fitted[shape] = self._fit(shape)
         return self._fitted[shape]
+
+    def records(self, configuration: Configuration) -> tuple[str, ...]:
+        """Records of fingerprints that a predictor rests on: the tables' and what a user brought."""
+        pair = self._pair_of(shape_of(configuration))
+        found = (self._fingerprints.record(pair.key), self._own.record(pair))
+        return tuple(record for record in found if record is not None)
+
+    def corrected_by(self, configuration: Configuration) -> tuple[str, ...]:
+        """Records of measured runs, and of production, that correct a predictor."""
+        model = self._pair_of(shape_of(configuration)).model
+        runs = () if self._corrections is None else self._corrections.records(model, shape_of(configuration))
+        return runs if self._production is None else (*runs, self._production.record)
 
     def _fit(self, shape: Configuration) -> Predictor:
         pair = self._pair_of(shape)

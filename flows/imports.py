@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import polars as pl
 
 from catalog.errors import CorruptRecord
 from catalog.fingerprints import Fingerprint, FingerprintKey
 from catalog.store import RecordName, Store
 from flows.bench_results import BenchRun, Refused, Said, read_results
-from flows.probe import Pair, from_record, keep
+from flows.probe import PROBED, Pair, from_record, keep
 from probes.imported import read_fingerprints
 
 #: Kinds of records.
@@ -63,13 +65,17 @@ def import_fingerprints(folder: Path, store: Store) -> tuple[ImportedFingerprint
 
 
 def brought(store: Store) -> dict[FingerprintKey, Fingerprint]:
-    """Fingerprints that users brought, by key in the order of their records; damaged records are passed over."""
+    """Fingerprints that users brought or probed, in the order of their records; damaged records are passed over."""
+    return {key: fingerprint for key, (_, fingerprint) in _kept(store).items()}
+
+
+def _kept(store: Store) -> dict[FingerprintKey, tuple[RecordName, Fingerprint]]:
     found = {}
-    for _, name in sorted(store.newest(IMPORTED).items()):
+    for name in (name for kind in (IMPORTED, PROBED) for _, name in sorted(store.newest(kind).items())):
         try:
             key = dict(store.read(name).key)
             typed = FingerprintKey(**{**key, "flags": tuple(key["flags"])})
-            found[typed] = from_record(typed, store, name)
+            found[typed] = (name, from_record(typed, store, name))
         except CorruptRecord:
             continue
     return found
@@ -77,9 +83,14 @@ def brought(store: Store) -> dict[FingerprintKey, Fingerprint]:
 
 def nearest(known: Mapping[FingerprintKey, Fingerprint], wanted: FingerprintKey) -> Fingerprint | None:
     """The fingerprint of the same engine: of the same vLLM version if there is one, else of the newest."""
+    key = _nearest(known, wanted)
+    return None if key is None else known[key]
+
+
+def _nearest(known: Iterable[FingerprintKey], wanted: FingerprintKey) -> FingerprintKey | None:
     alike = sorted((key for key in known if same_engine(key, wanted)), key=lambda key: (*_release(key), key.flags))
     same = [key for key in alike if key.engine_version == wanted.engine_version]
-    return known[(same or alike)[-1]] if alike else None
+    return (same or alike)[-1] if alike else None
 
 
 def same_engine(one: FingerprintKey, other: FingerprintKey) -> bool:
@@ -88,10 +99,34 @@ def same_engine(one: FingerprintKey, other: FingerprintKey) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
-def own_fingerprints(store: Store) -> Callable[[Pair], Fingerprint | None]:
-    """For `flows.predict.Predicted(own=...)`: the fingerprint that a user brought of a pair."""
-    known = brought(store)
-    return lambda pair: nearest(known, pair.key)
+class Own:
+    """What a user brought or probed of a pair: its fingerprint, and the record that says so; None without one."""
+
+    def __init__(self, store: Store | None = None) -> None:
+        self._kept = {} if store is None else _kept(store)
+
+    def __call__(self, pair: Pair) -> Fingerprint | None:
+        """The fingerprint; of another vLLM release it counts as extrapolated, until the pair is probed again."""
+        key = _nearest(self._kept, pair.key)
+        return None if key is None else _as_of(self._kept[key][1], pair.key.engine_version)
+
+    def record(self, pair: Pair) -> str | None:
+        """The record's name."""
+        key = _nearest(self._kept, pair.key)
+        return None if key is None else str(self._kept[key][0])
+
+
+def _as_of(fingerprint: Fingerprint, version: str) -> Fingerprint:
+    """The fingerprint as it holds for a version of vLLM; kernels that torch ran, and versions not said, hold as is."""
+    measured_on, key = fingerprint.key.engine_version, fingerprint.key
+    if key.engine == "torch" or not (version and measured_on) or _minor(measured_on) == _minor(version):
+        return fingerprint
+    carried = pl.when(pl.col("source") == "measured").then(pl.lit("transferred")).otherwise(pl.col("source"))
+    return replace(
+        fingerprint,
+        points=fingerprint.points.with_columns(source=carried),
+        provenance=f"{fingerprint.provenance}; measured on vLLM {measured_on}, extrapolated to {version}",
+    )
 
 
 def import_bench(files: Iterable[Path], store: Store, *, said: Said) -> ImportedBench:
@@ -128,11 +163,20 @@ def bench_runs(store: Store) -> tuple[BenchRun, ...]:
                 date=record.key["date"],
                 measured=record.note["measured"],
                 source=record.note["source"],
+                record=str(name),
             )
         )
     return tuple(found)
 
 
 def _release(key: FingerprintKey) -> tuple[int, ...]:
-    parts = key.engine_version.split(".")
+    return _numbers(key.engine_version)
+
+
+def _minor(version: str) -> tuple[int, ...]:
+    return _numbers(version)[:2]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    parts = version.split(".")
     return tuple(int(part) if part.isdecimal() else -1 for part in (*parts, "", "")[:3])

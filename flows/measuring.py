@@ -26,7 +26,7 @@ from catalog.quantizations import QuantizationName
 from catalog.store import RecordName, Store
 from flows.engine_probe import EngineSettings, probe_engine
 from flows.kept import Kept, Row
-from flows.probe import Fingerprints, Pair, keep
+from flows.probe import PROBED, Fingerprints, Pair, keep
 from flows.refining import Refined, Weight, refine
 from planner.ops import ops
 from planner.roofline import op_time
@@ -178,7 +178,7 @@ def measure_missing(
         model=asked.model.name, gpu=asked.gpu.name, tp=asked.tp, quantization=asked.quantization
     )
     pair = Pair(key=key, model=asked.model, gpu=asked.gpu, configuration=configuration)
-    known = Fingerprints(store)[key]
+    known = Fingerprints(store, kind=PROBED)[key]
     if known is not None and budget_s <= 0:
         return Answer(fingerprint=known, record=None, measured=0, found=known.points.height)
     kept, measured = Kept(store, key), []
@@ -202,7 +202,7 @@ def measure_missing(
         refined = refine(fingerprint, further, budget_s=budget_s, weight=weight)
         fingerprint = refined.fingerprint
     # With no point at all there is nothing to plan with: the reasons are shown, and the next probe tries again.
-    record = None if fingerprint.points.is_empty() else keep(fingerprint, store)
+    record = None if fingerprint.points.is_empty() else keep(fingerprint, store, kind=PROBED)
     return Answer(fingerprint=fingerprint, record=record, measured=len(measured), found=found, refined=refined)
 
 

@@ -23,8 +23,8 @@ from catalog.power import PowerConstants, load_power
 from catalog.predictors import Predictor
 from catalog.store import Store
 from flows.corrections import Corrections, corrections_of
-from flows.imports import own_fingerprints
-from flows.probe import Pair, measure, pair_of, reference_runner, shape_of
+from flows.imports import Own
+from flows.probe import measure, pair_of, reference_runner, shape_of
 from planner.conditions import METRICS, Condition, condition_of, reproduce
 from planner.fit import EngineClass, engine_class, fit
 from planner.memory import DoesNotFit, Memory, memory
@@ -45,9 +45,9 @@ class Predicted:
 
     runner: Runner = field(default_factory=lambda: reference_runner(load_gpus()))
     constants: Constants = field(default_factory=load_constants)
-    own: Callable[[Pair], Fingerprint | None] = lambda _: None
+    own: Own = field(default_factory=Own)
     corrections: Corrections | None = None
-    _fitted: dict[tuple[str, EngineClass, bool, Configuration], Predictor] = field(default_factory=dict)
+    _fitted: dict[tuple[str, EngineClass, str | None, bool, Configuration], Predictor] = field(default_factory=dict)
     _measured: dict[tuple[str, Configuration], Fingerprint] = field(default_factory=dict)
 
     def __call__(self, condition: Condition) -> Predictor:
@@ -58,21 +58,28 @@ class Predicted:
     def uncorrected(self, condition: Condition) -> Predictor:
         """The predictor from kernels and constants alone."""
         shape, engine = shape_of(condition.configuration), engine_class(condition.vllm_version)
-        key = (condition.model.digest, engine, condition.filtered_sampling, shape)
+        own = self._own(condition, shape)
+        version = condition.vllm_version if own is not None else None  # which alone asks it
+        key = (condition.model.digest, engine, version, condition.filtered_sampling, shape)
         if key not in self._fitted:
+            tables = self._tables(condition, shape)
             self._fitted[key] = fit(
-                condition.model, condition.gpu, shape, fingerprint=self._fingerprint(condition, shape),
+                condition.model, condition.gpu, shape,
+                fingerprint=tables if own is None else completed(own, tables),
                 gpus=load_gpus(), constants=self.constants, engine=engine,
                 filtered_sampling=condition.filtered_sampling,
             )  # fmt: skip
         return self._fitted[key]
 
-    def _fingerprint(self, condition: Condition, shape: Configuration) -> Fingerprint:
+    def _own(self, condition: Condition, shape: Configuration) -> Fingerprint | None:
+        version = condition.vllm_version or ""
+        return self.own(pair_of(condition.model, condition.gpu, shape, runner="own", version=version))
+
+    def _tables(self, condition: Condition, shape: Configuration) -> Fingerprint:
         key = (condition.model.digest, shape)
         if key not in self._measured:
             pair = pair_of(condition.model, condition.gpu, shape, runner="reference", version=TABLES_VERSION)
-            own, tables = self.own(pair), measure(pair, self.runner)
-            self._measured[key] = tables if own is None else completed(own, tables)
+            self._measured[key] = measure(pair, self.runner)
         return self._measured[key]
 
 
@@ -80,7 +87,7 @@ def predicted_with(store: Store | None) -> Predicted:
     """Predictors that use what a user brought: fingerprints instead of the tables, `vllm bench` runs on top."""
     if store is None:
         return Predicted()
-    made = Predicted(own=own_fingerprints(store))
+    made = Predicted(own=Own(store))
     made.corrections = corrections_of(store, made.uncorrected, made.constants)
     return made
 

@@ -17,7 +17,8 @@ from planner.ops import ops
 from planner.strategies import Configuration
 from probes.runners import Runner
 
-KIND = "fingerprint"
+#: Kinds of records: what a runner of the night measured or read from tables, and what `fleetplan probe` measured.
+KIND, PROBED = "fingerprint", "probed-fingerprint"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +68,9 @@ def batches(pairs: Sequence[Pair]) -> Iterator[tuple[str, tuple[Pair, ...]]]:
 class Fingerprints:
     """Fingerprints of a store, each read and verified once, with the names of the records that were used."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, kind: str = KIND) -> None:
         self._store = store
-        self._newest = store.newest(KIND)
+        self._newest = store.newest(kind)
         self._read: dict[FingerprintKey, Fingerprint | None] = {}
         self.damaged: list[str] = []
 

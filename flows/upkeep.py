@@ -11,14 +11,14 @@ import polars as pl
 from catalog.errors import BadInput
 from catalog.store import RecordName, Store
 from catalog.store.upkeep import copy, spent, superseded
-from flows.probe import KIND
+from flows.probe import KIND, PROBED
 from flows.site import Site, store_at
 
 
 def unneeded(site: Site) -> tuple[RecordName, ...]:
     """Records that a night never reads again and no published plan cites, sorted."""
     names = site.store.names()
-    finished = {name.key for name in names if name.kind == KIND}
+    finished = {name.key for name in names if name.kind in {KIND, PROBED}}
     cited = _cited(site)
     return tuple(sorted({*superseded(names, cited=cited), *spent(site.store, finished=finished)}))
 

@@ -222,21 +222,25 @@ LAYOUT = re.compile(r"(?<=<!-- layout -->\n```text\n)(.*?)\n(?=```)", re.DOTALL)
 
 
 def layout() -> str:
-    """The tree of README.md: each module with its caption."""
+    """The tree of README.md: each module of the four packages, and each package within them as one line."""
     lines = []
     for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py"), key=lambda p: (p.parent, p.name != "__init__.py", p.name)):
-            caption = (ast.get_docstring(tree(path)) or "").split("\n", 1)[0]
-            inside = path.relative_to(ROOT / package)
-            package_of = f"{path.parent.name}/" if path.name == "__init__.py" else ""
-            depth = len(inside.parts) - bool(package_of)
-            label = "  " * depth + (package_of or path.name)
-            lines.append(f"{label:<26} {caption}")
+        caption = _caption(ROOT / package / "__init__.py")
+        lines.append(f"{package + '/':<22} {caption}")
+        inside = [p for p in (ROOT / package).iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()]
+        for path in sorted(inside, key=lambda path: path.stem):
+            if path.name != "__init__.py":
+                name = path.name if path.suffix == ".py" else f"{path.name}/"
+                lines.append(f"  {name:<20} {_caption(path if path.suffix else path / '__init__.py')}")
     return "\n".join(lines)
 
 
+def _caption(path: Path) -> str:
+    return (ast.get_docstring(tree(path)) or "").split("\n", 1)[0]
+
+
 def test_readme_shows_the_layout() -> None:
-    """README.md's tree lists every module with the caption that the module has."""
+    """README.md's tree lists modules and packages with the captions that they have."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = LAYOUT.search(readme)
     assert shown is not None

@@ -270,7 +270,7 @@ class PlannedMove(Fact):
     """Short form, such as `h100_sxm-tp4-fp8`."""
     replicas: int = Field(ge=1)
     gpus: int
-    """Of all of them."""
+    """Of all of them, rounded up where they share GPUs."""
     nodes: tuple[str, ...] = ()
     """One entry per replica; the nodes of a replica that spans several are joined by `+`."""
     group: int | None = None
@@ -320,7 +320,7 @@ class Provenance(Fact):
     """What the numbers rest on."""
 
     fingerprints: tuple[str, ...]
-    """Digests of the fingerprint records used."""
+    """Records of the fingerprints that the chosen engines' predictions rest on: of the tables, and the user's own."""
     tables: str
     constants: str
     """Digest of the fitted constants."""
@@ -329,7 +329,7 @@ class Provenance(Fact):
     prices: dict[str, str] = Field(default_factory=dict)
     """Node pool -> where its price was read, and when."""
     corrections: tuple[str, ...] = ()
-    """Records of what production measured that predictions were corrected by."""
+    """Records of measured runs, and of what production measured, that corrected these predictions."""
     notes: tuple[str, ...] = ()
 
 

@@ -209,7 +209,7 @@ def _side(  # noqa: PLR0913, PLR0917 - one call site gathers them
     servers = replicas * engine.predictor.engines
     side = open_side(
         summary, seqs=engine.seqs, budget=engine.max_num_batched_tokens, tokens=engine.blocks * engine.block_size,
-        servers=servers, router=ROUTERS[router], ca2=ca2, ahead=rules.lookahead, quantiles=quantiles,
+        servers=servers, router=ROUTERS[router], ca2=ca2, ahead=engine.ahead(rules), quantiles=quantiles,
     )  # fmt: skip
     measure_side(STAMP, tables, side)
     return side
