@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.errors import BadInput
+from catalog.models.config import parse_config
+from catalog.models.weights import weight_elements
 from probes.standin import cut, kinds, write
 
 GPT_OSS = {
@@ -78,3 +80,32 @@ def test_the_written_config_is_readable_json(tmp_path):
     """What vLLM reads is what was cut."""
     folder = write(cut(GPT_OSS).config, tmp_path / "standin")
     assert json.loads((folder / "config.json").read_text())["num_hidden_layers"] == 2
+
+
+# (config.json, greatest share of the model's weights that one block of every kind and the embeddings may hold)
+SHARES = {
+    "Llama-3.1-70B": (
+        {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 80, "hidden_size": 8192,
+         "intermediate_size": 28672, "num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 128256,
+         "max_position_embeddings": 131072, "tie_word_embeddings": False, "torch_dtype": "bfloat16"}, 0.05),
+    "Qwen3-30B-A3B": (
+        {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "num_hidden_layers": 48,
+         "hidden_size": 2048, "intermediate_size": 6144, "moe_intermediate_size": 768, "num_experts": 128,
+         "num_experts_per_tok": 8, "decoder_sparse_step": 1, "mlp_only_layers": [], "norm_topk_prob": True,
+         "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "vocab_size": 151936,
+         "max_position_embeddings": 40960, "tie_word_embeddings": False, "torch_dtype": "bfloat16"}, 0.05),
+    "Llama-3.1-8B": (
+        {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 32, "hidden_size": 4096,
+         "intermediate_size": 14336, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256,
+         "max_position_embeddings": 131072, "tie_word_embeddings": False, "torch_dtype": "bfloat16"}, 0.17),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_a_stand_in_needs_a_sliver_of_the_memory(name):
+    """One block and what stands outside the blocks: 5 % of the weights of a 70B, more where the embeddings weigh."""
+    config, most = SHARES[name]
+    full, small = (
+        weight_elements(parse_config(each, name=name, source="test")).total for each in (config, cut(config).config)
+    )
+    assert 0 < small <= most * full
