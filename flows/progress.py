@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from flows.steps import TELL, Perform, Stage, Step, in_process
 
 T = TypeVar("T")
+#: From where to where of a step each part of it goes, by what it tells of; about as their times are.
+PARTS = {"configurations": (0.0, 0.1), "screened": (0.1, 0.6), "paired": (0.6, 0.7), "verified": (0.7, 0.9),
+         "wishes relaxed": (0.9, 1.0)}  # fmt: skip
 
 
 class Shown:
@@ -33,6 +37,8 @@ class Shown:
         self._perform = perform
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self._bars: dict[Stage, TaskID] = {}
+        self._parts: dict[tuple[TaskID, str], float] = {}
+        self._done: Counter[TaskID] = Counter()
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -69,8 +75,18 @@ class Shown:
             result = step.call()
         finally:
             TELL.reset(before)
-        self._progress.update(bar, advance=1, description="")
+        self._parts.pop((bar, step.label), None)
+        self._done[bar] += 1
+        self._progress.update(bar, completed=self._completed(bar), description="")
         return result
 
     def _told(self, label: str, bar: TaskID, what: str, done: int, total: int) -> None:
-        self._progress.update(bar, description=f"{label}: {done:,} of {total:,} {what}")
+        low, high = PARTS.get(what, (0.0, 1.0))
+        share = low + (high - low) * done / max(1, total)
+        self._parts[bar, label] = max(share, self._parts.get((bar, label), 0.0))
+        count = f"{done:,}" if done == total else f"{done:,} of {total:,}"
+        self._progress.update(bar, completed=self._completed(bar), description=f"{label}: {count} {what}")
+
+    def _completed(self, bar: TaskID) -> float:
+        """Steps that are done, and what is done of those at work."""
+        return self._done[bar] + sum(share for (at, _), share in self._parts.items() if at == bar)

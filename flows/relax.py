@@ -50,7 +50,8 @@ def beside(cluster: Cluster, placed: Placed, intent: str) -> Cluster:
         if served.intent != intent:
             for candidate in served.candidates:
                 used.update(dict(candidate.gpus))
+    held = {pool.name: -(-used[pool.name] // pool.engines_per_gpu) for pool in cluster.pools}
     pools = tuple(
-        pool.model_copy(update={"reserved_gpus": pool.reserved_gpus + used[pool.name]}) for pool in cluster.pools
+        pool.model_copy(update={"reserved_gpus": pool.reserved_gpus + held[pool.name]}) for pool in cluster.pools
     )
     return cluster.model_copy(update={"pools": pools})

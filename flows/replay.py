@@ -6,6 +6,7 @@ brought, else from the reference tables, else carried over from a like GPU. Noth
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +26,12 @@ from flows.traces import read_trace
 from planner.fit import fit
 from planner.queueing.engine import Engine
 from planner.simulate import Simulation, simulate
-from planner.workload import Requests, Trace
+from planner.workload import Admission, Requests, Trace, admit
 from probes.imported import completed, read_fingerprints
 
 SCHEMA = pl.Schema({"id": pl.String, "ttft_ms": pl.Float64, "tpot_ms": pl.Float64, "e2e_ms": pl.Float64,
-                    "queue_ms": pl.Float64})  # fmt: skip
+                    "queue_ms": pl.Float64, "reason": pl.String})  # fmt: skip
+MEASURES = tuple(name for name in SCHEMA.names() if name.endswith("_ms"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -37,21 +39,28 @@ class Replayed:
     """What became of a log."""
 
     frame: pl.DataFrame
-    """One row per request by `SCHEMA`; null where vLLM refuses the request, TPOT also for an answer of one token."""
+    """One row per request by `SCHEMA`: numbers, or the `reason` why vLLM refuses it; no TPOT for one token."""
     makespan_s: float
     """From the first arrival to the last answer."""
     preemptions: int
-    refused: int
-    """Requests that vLLM refuses, since they leave no room within max_model_len."""
+    reasons: Mapping[str, int]
+    """Why vLLM answers requests with an error (`planner.workload.admission`), with how many of them."""
+    cut: int
+    """Answers that end at max_model_len."""
     source: Source
     notes: tuple[str, ...]
     """What the step times rest on, and what was assumed."""
 
+    @property
+    def refused(self) -> int:
+        """Requests that vLLM answers with an error."""
+        return sum(self.reasons.values())
+
     def summary(self) -> dict[str, object]:
         """Means over requests in ms, and the counters: what `--json` prints."""
-        means = {f"mean_{name}": self.frame[name].mean() for name in SCHEMA.names()[1:]}
+        means = {f"mean_{name}": self.frame[name].mean() for name in MEASURES}
         rest = {name: getattr(self, name) for name in self.__slots__ if name != "frame"}
-        return {"requests": self.frame.height, **means, **rest}
+        return {"requests": self.frame.height, **means, "refused": self.refused, **rest}
 
 
 def replay_file(
@@ -92,12 +101,14 @@ def replay(
         max_num_batched_tokens=configuration.max_num_batched_tokens,
         max_model_len=configuration.max_model_len,
     )
+    admission = admit(trace.prompt, trace.output, engine.max_model_len)
     result = simulate(engine, _requests(served, trace), rules=served.rules)
     return Replayed(
-        frame=_table(ids, result),
+        frame=_table(ids, result, admission),
         makespan_s=result.makespan_s,
         preemptions=result.preemptions,
-        refused=result.refused,
+        reasons=admission.reasons,
+        cut=admission.cut,
         source=predictor.source,
         notes=(*predictor.notes, *(f"assumed: {what}" for what in served.assumed)),
     )
@@ -150,7 +161,9 @@ def _requests(served: ServedEngine, trace: Trace) -> Requests:
     )
 
 
-def _table(ids: list[str], result: Simulation) -> pl.DataFrame:
+def _table(ids: list[str], result: Simulation, admission: Admission) -> pl.DataFrame:
     columns = {"ttft_ms": result.ttft_s, "tpot_ms": result.tpot_s, "e2e_ms": result.e2e_s, "queue_ms": result.queue_s}
-    frame = pl.DataFrame({"id": ids, **{name: 1e3 * seconds for name, seconds in columns.items()}}, schema=SCHEMA)
+    said = [admission.reason(index) for index in range(len(ids))]
+    numbers = {name: 1e3 * seconds for name, seconds in columns.items()}
+    frame = pl.DataFrame({"id": ids, **numbers, "reason": said}, schema=SCHEMA)
     return frame.with_columns(pl.col(pl.Float64).fill_nan(None))

@@ -29,7 +29,7 @@ from planner.naive import naive_cost_of
 from planner.plan import Relaxation, Search
 from planner.queueing import rules_for
 from planner.strategies import Configuration, Rejection
-from planner.workload import Requests, demand
+from planner.workload import Requests, admit, demand
 
 #: Strategies of an intent that are simulated after the closed form has ranked all: half of what loses nothing at all
 #: against simulating every one (<= 0.2 % regret at 10 finalists, none at 20), which halves the time of a night.
@@ -99,6 +99,25 @@ class Facts:
             )
 
 
+def refusals(facts: Facts) -> tuple[str, ...]:
+    """What of each intent's requests vLLM would answer with an error, or cut: one line per reason, with its count."""
+    said = []
+    for intent in facts.loaded.fleet.intents:
+        requests = facts.requests.get(intent.name)
+        if requests is None:
+            continue
+        if requests.silent:
+            left = "without an output token (the client left, or an error came) are left out"
+            said.append(f"{intent.name}: {requests.silent:,} requests of its trace {left}")
+        longest = needed_length(intent, facts.loaded.models[intent.model], requests)
+        found, size = admit(requests.prompt, requests.output, longest), len(requests.prompt)
+        missed = "vLLM refuses them, which misses the SLO"
+        said += [f"{intent.name}: {n:,} of {size:,} requests: {why}: {missed}" for why, n in found.reasons.items()]
+        if found.cut:
+            said.append(f"{intent.name}: {found.cut:,} of {size:,} answers end at max_model_len {longest:,}")
+    return tuple(said)
+
+
 def pairs(intent: Intent, facts: Facts) -> Iterator[Pair]:
     """Pairs that the intent's strategies need on the fleet's GPU types: every shape that vLLM would start there."""
     if intent.name in facts.missing:
@@ -141,7 +160,7 @@ def search(intent: Intent, facts: Facts, predictors: Predictors) -> Search:
         intent, **asked, simulated=FINALISTS, watts=load_power(), progress=TELL.get()
     )
     whole = any(candidate.share >= WHOLE for candidate in candidates)
-    relaxations = () if whole else nearest_relaxations(intent, **asked)
+    relaxations = () if whole else nearest_relaxations(intent, **asked, progress=TELL.get())
     return Search(
         candidates=candidates,
         rejections=rejections,

@@ -147,7 +147,7 @@ def _from_rows(rows: Rows) -> Trace:
         raise BadInput(what, place=rows.path.name, mend="give at least two requests")
     arrival, offset = _arrivals(rows, _named(rows, ARRIVAL, "arrival"))
     prompt = _counts(rows, _named(rows, PROMPT, "prompt length"), low=1)
-    output = _counts(rows, _named(rows, OUTPUT, "output length"), low=1)
+    output = _counts(rows, _named(rows, OUTPUT, "output length"), low=0)
     _refuse_disorder(rows, arrival)
     return Trace(
         arrival_s=arrival,

@@ -39,6 +39,11 @@ class Configuration:
         return self.tp * self.pp * self.dp
 
     @property
+    def whole_gpus(self) -> float:
+        """GPUs of one replica, a part of one as that part: what it takes of the fleet."""
+        return self.gpus / self.engines_per_gpu
+
+    @property
     def ep(self) -> int:
         """Size of the expert-parallel group, 1 = experts are split by TP."""
         return self.tp * self.dp if self.expert_parallel else 1

@@ -197,9 +197,9 @@ class HandJudge:
         prompts, tokens = self.sides(engines, requests, transfer)
         return min(first * prompts * replicas[0], later * tokens * replicas[1])
 
-    def holds(self, engine: Any, requests: Any, slo: SLO, *, replicas: int) -> bool:
+    def holds(self, engines: Any, requests: Any, slo: SLO, *, replicas: Any, transfer: Any = None) -> bool:
         """Whether goodput covers the rate."""
-        return self.goodput((engine,), requests, slo, replicas=(replicas,)) >= requests.rate
+        return self.goodput(engines, requests, slo, replicas=replicas, transfer=transfer) >= requests.rate
 
     def estimate(self, strategy: Any, engines: Any, requests: Any, slo: SLO | None, *, method: Any) -> Estimate:
         """The same formulas read the other way."""

@@ -13,7 +13,7 @@ from planner.goodput import estimate
 from planner.intents import SLO
 from planner.queueing import Engine, Transfer, capacity, goodput, rules_for
 from planner.queueing.queue import goodput_in, ready
-from planner.strategies import Collocated, Configuration, Pool
+from planner.strategies import Collocated, Configuration, Disaggregated, Pool
 from planner.workload import realize
 
 WISH = intent()
@@ -65,7 +65,23 @@ def test_one_simulation_agrees_with_the_bracket():
             cached=REQUESTS.cached,
             arrival_cv=REQUESTS.arrival_cv,
         )
-        assert judge.holds(one, at, WISH.slo, replicas=2) is expected
+        assert judge.holds((one,), at, WISH.slo, replicas=(2,)) is expected
+
+
+def test_one_simulation_of_a_pair_agrees_with_the_bracket():
+    """The same for prefill and decode replicas with their links."""
+    judge, sides = Queueing(), (engine(tp=2), engine(tp=4))
+    sides = tuple(replace(side, kv_bytes_per_token=131072.0) for side in sides)
+    transfer = Transfer(bandwidth=5e9, latency_s=1e-4, kv_bytes_per_token=131072.0)
+    here = Configuration(model="dense-8b", gpu="big")
+    pools = {
+        name: Pool(configuration=here, replicas=n, node_pool="big-a") for name, n in (("prefill", 2), ("decode", 1))
+    }
+    pair = Disaggregated(**pools, transfer_bandwidth=5e9, transfer_latency=1e-4)
+    best = estimate(pair, sides, REQUESTS, WISH.slo, method="simulated").goodput
+    for factor, expected in ((0.85, True), (1.15, False)):
+        at = replace(REQUESTS, rate=factor * best)
+        assert judge.holds(sides, at, WISH.slo, replicas=(2, 1), transfer=transfer) is expected
 
 
 def test_the_rules_of_the_version_reach_every_method():
@@ -79,7 +95,7 @@ def test_the_rules_of_the_version_reach_every_method():
     idle = [judge.latency(one, load, WISH.slo, rate=1.0, replicas=1)["ttft"] for judge in (ahead, behind)]
     assert idle[1] < idle[0]
     between = SLO(ttft=f"{(late.ttft.p90 + soon.ttft.p90) / 2} s")
-    assert [judge.holds(one, load, between, replicas=1) for judge in (ahead, behind)] == [False, True]
+    assert [judge.holds((one,), load, between, replicas=(1,)) for judge in (ahead, behind)] == [False, True]
 
 
 def test_the_slow_end_of_ttft_reaches_every_answer():
@@ -94,8 +110,8 @@ def test_the_slow_end_of_ttft_reaches_every_answer():
     before, after = (judge.goodput((each,), load, slo, replicas=(1,)) for each in (plain, wide))
     assert after < before
     at = replace(REQUESTS, rate=0.5 * (before + after))
-    assert judge.holds(plain, at, slo, replicas=1)
-    assert not judge.holds(wide, at, slo, replicas=1)
+    assert judge.holds((plain,), at, slo, replicas=(1,))
+    assert not judge.holds((wide,), at, slo, replicas=(1,))
 
 
 def test_a_judge_keeps_what_it_measured_last(monkeypatch):

@@ -6,11 +6,14 @@ import math
 
 import pytest
 from hand_world import GPUS, PRICES, HandJudge, found, intent, world
+from hypothesis import given
+from hypothesis import strategies as st
 
 from catalog.cluster import Cluster, Network, NodePool
 from planner.candidates.asking import ask
 from planner.candidates.options import options
 from planner.candidates.pairs import goodput, pairs, refusal, size, transfer
+from planner.candidates.verify import MOST_REPLICAS, thinned
 from planner.intents import SLO
 from planner.strategies import Disaggregated
 
@@ -115,3 +118,29 @@ def test_both_sides_are_paid_for():
         assert candidate.cost_per_hour == pytest.approx(cost)
         assert sum(count for _, count in candidate.gpus) == sum(pool.gpus for pool in candidate.strategy.pools)
     assert set(GPUS) == {"big", "small"}
+
+
+def test_a_wide_prefill_shape_finds_decode_shapes_as_wide():
+    """Where TTFT needs wide prefill replicas, decode shapes as wide are paired, though narrow ones are cheaper."""
+    made = list(pairs(*asked(intent(slo=SLO(ttft="3.6 ms", tpot="50 ms")), cluster=cluster())))
+    assert made
+    assert min(pair.prefill.configuration.tp for pair in made) >= 4
+
+
+@given(st.integers(1, 200), st.integers(1, 200))
+def test_no_side_is_simulated_with_more_than_its_part(prompts: int, tokens: int):
+    """A part of the load never meets more than that part of either side, so what it keeps the whole keeps."""
+    fewer, part = thinned((prompts, tokens))
+    assert 0 < part <= 1
+    for few, n in zip(fewer, (prompts, tokens), strict=True):
+        assert 1 <= few <= n * part + 1e-9
+    assert sum(fewer) <= max(MOST_REPLICAS, 1 + max(prompts, tokens) / min(prompts, tokens))
+
+
+def test_hardware_that_costs_nothing_is_sized_all_the_same():
+    """Pools at a price of 0 (bought and written off) are no division by it: counts grow by goodput alone."""
+    wish = intent(rate=200.0, disaggregated="required")
+    whole = [one for one in found(wish, cluster=cluster(fabric="ib"), prices=dict.fromkeys(PRICES, 0.0)).candidates
+             if one.share == 1.0]  # fmt: skip
+    assert whole
+    assert {one.cost_per_hour for one in whole} == {0.0}

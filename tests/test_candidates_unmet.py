@@ -67,3 +67,35 @@ def test_a_high_floor_names_the_quality_left():
 def test_a_feasible_intent_needs_no_relaxation():
     """Where something serves the whole rate nothing is to be relaxed."""
     assert relaxed(intent()) == {}
+
+
+APART = ({"slo": SLO(ttft="2 ms", tpot="50 ms")}, {"slo": SLO(ttft="400 ms", tpot="900 us")}, {"rate": 3000.0})
+
+
+@pytest.mark.parametrize("change", APART)
+def test_what_only_pairs_may_serve_is_relaxed_by_pairs(change):
+    """An intent that requires prefill and decode apart is told what a pair reaches, and that much is feasible."""
+    wish = intent(disaggregated="required", **change)
+    assert cheapest(wish) == float("inf")
+    answers = relaxed(wish)
+    (limit,) = answers.keys() & {"ttft", "tpot", "rate"}
+    answer = answers[limit]
+    if limit == "rate":
+        assert cheapest(intent(disaggregated="required", rate=answer.to_value)) < float("inf")
+        assert cheapest(intent(disaggregated="required", rate=1.25 * answer.to_value)) == float("inf")
+        assert "D " in answers["nodes"].text
+    else:
+        assert "P" in answer.text.split("(")[1]
+        assert cheapest(with_limit(wish, limit, answer.to_value)) < float("inf")
+        assert cheapest(with_limit(wish, limit, 0.7 * answer.to_value)) == float("inf")
+
+
+@pytest.mark.parametrize("change", APART)
+def test_the_nearest_is_the_nearest_of_both_kinds(change):
+    """Whoever allows both kinds is told nothing farther than who allows one of them alone."""
+    both, one, other = (relaxed(intent(disaggregated=kind, **change)) for kind in ("allowed", "forbidden", "required"))
+    limits = both.keys() & {"ttft", "tpot", "rate"}
+    assert limits
+    for limit in limits:
+        alone = [answers[limit].to_value for answers in (one, other) if limit in answers]
+        assert both[limit].to_value == pytest.approx(max(alone) if limit == "rate" else min(alone))

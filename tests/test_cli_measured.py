@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -174,6 +175,16 @@ def test_replay_refuses_bad_rows_with_2(run):
     Path("in.csv").write_text("id,arrival_s,input_toks,output_toks\na,1,10,10\nb,0,10,10\n")
     code, _, err = run("replay", "--engine", "engine.json", "--requests", "in.csv", "--out", "out.parquet")
     assert (code, "in.csv:3" in err) == (2, True)
+
+
+def test_replay_says_what_vllm_refuses(run):
+    """A request without output is counted with its reason, the others are served; the command ends with 0."""
+    Path("engine.json").write_text(json.dumps({"model": "Llama-3.1-8B", "gpu": "H100", "max_model_len": 4096}))
+    Path("in.csv").write_text("id,arrival_s,input_toks,output_toks\na,0,10,10\nb,1,10,0\n")
+    code, out, err = run("replay", "--engine", "engine.json", "--requests", "in.csv", "--out", "out.parquet")
+    assert code == 0
+    assert "refused as vLLM does: 1 of 2 requests: no output tokens" in err
+    assert re.search(r"^refused +1$", out, re.MULTILINE)
 
 
 def test_the_measured_requests_through_the_command_line(run):

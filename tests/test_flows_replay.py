@@ -65,8 +65,24 @@ def test_prompts_beyond_max_model_len_are_refused_as_vllm_does(tmp_path):
     """Such a request gets nulls and is counted; the others are served."""
     log = log_file(tmp_path, input_toks=[100, 5000, 300])
     found = replay_file(engine_file(tmp_path), log, tmp_path / "out.parquet")
-    assert found.refused == 1
+    assert found.reasons == {"the prompt is longer than max_model_len 4096": 1}
     assert found.frame["ttft_ms"].is_null().to_list() == [False, True, False]
+    assert found.frame["reason"].is_null().to_list() == [True, False, True]
+
+
+def test_what_vllm_refuses_is_told_and_what_it_cuts_is_cut(tmp_path):
+    """No output, or a prompt that fills max_model_len, is refused; a longer answer ends at max_model_len."""
+    log = log_file(tmp_path, input_toks=[4000, 4096, 10], output_toks=[500, 5, 0])
+    found = replay_file(engine_file(tmp_path), log, tmp_path / "out.parquet")
+    assert (found.refused, found.cut) == (2, 1)
+    served, full, silent = found.frame.rows(named=True)
+    assert served["reason"] is None
+    assert served["e2e_ms"] == pytest.approx(served["ttft_ms"] + 95 * served["tpot_ms"])
+    assert "fills max_model_len" in full["reason"]
+    assert "the client left" in silent["reason"]
+    assert full["e2e_ms"] is silent["queue_ms"] is None
+    summary = found.summary()
+    assert (summary["refused"], sum(summary["reasons"].values()), summary["cut"]) == (2, 2, 1)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +92,7 @@ def test_prompts_beyond_max_model_len_are_refused_as_vllm_does(tmp_path):
         ({"arrival_s": [0.0, -1.0, 1.0]}, "in.csv:3"),
         ({"arrival_s": [0.0, float("nan"), 1.0]}, "in.csv:3"),
         ({"input_toks": [100, -5, 3]}, "in.csv:3"),
-        ({"output_toks": [1, 2, 0]}, "in.csv:4"),
+        ({"output_toks": [1, 2, -1]}, "in.csv:4"),
         ({"output_toks": [1, None, 5]}, "in.csv:3"),
         ({"id": ["a", "b", "a"]}, "in.csv:4"),
         ({name: [] for name in ROWS}, "no requests"),

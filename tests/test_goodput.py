@@ -15,6 +15,7 @@ from catalog.errors import BadInput
 from planner.goodput import END, estimate, goodput, highest_within, probability
 from planner.intents import SLO
 from planner.queueing import Engine, capacity
+from planner.queueing.queue import latencies_in, ready
 from planner.simulate import Burst, simulate
 from planner.strategies import Collocated, Configuration, Disaggregated, Pool
 from planner.workload import Requests
@@ -75,13 +76,49 @@ def test_replicas_behind_a_router_are_worth_more_than_apart() -> None:
 
 
 def test_bursts_of_minutes_lower_goodput() -> None:
-    """An MMPP's goodput is below Poisson's; the closed form answers for its peak rate, on the safe side."""
+    """An MMPP's goodput is below Poisson's; the closed form is near it, on the safe side."""
     burst = Burst(ratio=2.5, high_s=5.0, low_s=15.0)
     calm = goodput(one(), chat(), LIMITS, method="simulated", n=4000)
     stormy = goodput(one(), chat(), LIMITS, method="simulated", n=8000, burst=burst)
     safe = goodput(one(), chat(), LIMITS, burst=burst)
     assert stormy.rate < 0.9 * calm.rate
-    assert safe.rate < 1.05 * stormy.rate
+    assert 0.6 * stormy.rate < safe.rate < 1.05 * stormy.rate
+
+
+@pytest.mark.parametrize(("refused", "attainment"), [(0.05, 0.9), (0.05, 0.94), (0.15, 0.9)])
+def test_refused_requests_miss_the_slo_in_both_methods(refused: float, attainment: float) -> None:
+    """What vLLM refuses is missed by closed form and simulator alike; where too much is, no rate keeps the SLO."""
+    small, count = engine(H100, max_model_len=8192), int(4000 * refused)
+    prompt = np.concatenate([np.full(count, 9000), np.full(4000 - count, 800)])
+    slo, load = LIMITS.model_copy(update={"attainment": attainment}), served(prompt=prompt, output=100)
+    closed, simulated = (goodput(small, load, slo, method=method).rate for method in ("closed_form", "simulated"))
+    if refused > 1 - attainment:
+        assert closed == simulated == 0
+    else:
+        assert closed == pytest.approx(simulated, rel=0.12)
+
+
+def test_phases_are_felt_as_long_as_a_stay() -> None:
+    """Bursts against a stay: short ones are hardly felt, long ones as much as their rates weighed by their arrivals."""
+    high, low = Burst(ratio=2.5, high_s=1e5, low_s=3e5), Burst(ratio=2.5, high_s=1e-4, low_s=3e-4)
+    calm, queue = goodput(one(), chat(), LIMITS).rate, ready((one(),), chat())
+    assert goodput(one(), chat(), LIMITS, burst=low).rate == pytest.approx(calm, rel=0.01)
+    rate = goodput(one(), chat(), LIMITS, burst=high).rate
+    met = [latencies_in(queue, rate * times, LIMITS).attainment for times in (2.5, 0.5)]
+    assert 0.625 * met[0] + 0.375 * met[1] == pytest.approx(LIMITS.attainment, abs=0.01)
+
+
+@given(st.floats(1.05, 3.5), st.floats(0.05, 1.0), st.floats(0.5, 60.0), st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_burstier_and_stricter_never_carry_more(ratio: float, more: float, high_s: float, joint: bool) -> None:  # noqa: FBT001 - hypothesis
+    """A higher peak never raises the closed form's goodput; looser limits never lower it, bursts or not."""
+    mild, wild = (Burst(ratio=times, high_s=high_s, low_s=4.0 * high_s) for times in (ratio, ratio * (1 + 0.3 * more)))
+    slo = LIMITS.model_copy(update={"joint": joint})
+    loose = slo.model_copy(update={"ttft": slo.ttft * (1 + more), "tpot": slo.tpot * (1 + more)})
+    rate = goodput(one(), chat(), slo, burst=mild).rate
+    assert goodput(one(), chat(), slo, burst=wild).rate <= 1.02 * rate
+    assert rate <= goodput(one(), chat(), loose, burst=mild).rate * (1 + 1e-9)
+    assert rate <= 1.02 * goodput(one(), chat(), slo).rate
 
 
 @given(st.floats(0.05, 0.95), st.floats(0.5, 2.0))

@@ -280,6 +280,14 @@ def test_summaries_keep_the_moments() -> None:
     assert cut.prompt.max() < 1000
 
 
+def test_what_vllm_refuses_loads_nothing() -> None:
+    """Requests without output, and prompts that leave no room, take no part in the closed form."""
+    mixed = summarize(served(prompt=[100, 100, 5000], output=[20, 0, 20]), 16, 4096)
+    alone = summarize(served(prompt=[100], output=[20]), 16, 4096)
+    assert mixed[-6:-1] == alone[-6:-1]
+    assert (mixed.taken, alone.taken) == (1 / 3, 1.0)
+
+
 def test_nothing_that_fits_is_bad_input() -> None:
     """A workload that the engine refuses as a whole has no queue."""
     with pytest.raises(BadInput, match="max_model_len"):
@@ -308,3 +316,28 @@ def test_replicas_must_match_the_engines(replicas: tuple[int, ...]) -> None:
     """Each engine has at least one replica, a pair its transfer."""
     with pytest.raises(BadInput, match="replicas"):
         ready((engine(H100),), chat(), replicas=replicas)
+
+
+@pytest.mark.parametrize(("cv", "bandwidth"), [(0.5, 1e9), (0.5, 25e9), (1.0, 1.5e9), (2.0, 1.5e9)])
+def test_more_replicas_of_either_side_never_lower_goodput(cv: float, bandwidth: float) -> None:
+    """Prefill or decode replicas added to a pair never lower its goodput (to the chord's thousandth)."""
+    requests = served(prompt=lognormal(2700, 0.8, 800), output=lognormal(140, 0.7, 800, seed=1), cv=cv)
+    link = Transfer(bandwidth=bandwidth, latency_s=1e-3, kv_bytes_per_token=131_072.0)
+    pair = ready((engine(H100), engine(H100)), requests, replicas=(1, 1), transfer=link)
+    slo, counts = SLO(ttft="1.9 s", tpot="23 ms", attainment=0.99), [(x, y) for x in (1, 2, 4) for y in (1, 2, 4)]
+    found = {each: goodput_in(with_replicas(pair, each), slo) for each in counts}
+    for (x, y), rate in found.items():
+        for (more_x, more_y), more in found.items():
+            if more_x >= x and more_y >= y:
+                assert more >= rate * (1 - 1e-3)
+
+
+def test_bursts_wait_for_the_link() -> None:
+    """Where the link is the limit, prompts that come in clumps wait longer for it than prompts that come evenly."""
+    link = Transfer(bandwidth=1.5e9, latency_s=1e-3, kv_bytes_per_token=131_072.0)
+    ttft = []
+    for cv in (0.5, 1.0, 2.0):
+        requests = served(prompt=lognormal(2700, 0.8, 800), output=lognormal(140, 0.7, 800, seed=1), cv=cv)
+        pair = ready((engine(H100), engine(H100)), requests, replicas=(1, 1), transfer=link)
+        ttft.append(latencies_in(pair, 0.6 * capacity_of(pair).rate, None).ttft.p90)
+    assert ttft[0] < ttft[1] < ttft[2]

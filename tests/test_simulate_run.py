@@ -105,15 +105,15 @@ def test_reserving_the_whole_prompt_holds_admissions_back() -> None:
 
 
 def test_refusals_and_cuts_are_vllms() -> None:
-    """No room for one token within max_model_len is refused; a longer answer ends there; max_tokens is at least 1."""
+    """No room for one token within max_model_len, or none asked for, is refused; a longer answer ends there."""
     short = engine(H100, max_model_len=1000)
     requests = served(prompt=[999, 1000, 1500, 900, 10], output=[5, 5, 5, 500, 0], arrival_s=np.arange(5.0))
     seen = simulate(short, requests)
-    assert seen.refused == 2
-    assert seen.output.tolist() == [1, 0, 0, 100, 1]
-    assert np.isnan(seen.ttft_s).tolist() == [False, True, True, False, False]
+    assert seen.refused == 3
+    assert seen.output.tolist() == [1, 0, 0, 100, 0]
+    assert np.isnan(seen.ttft_s).tolist() == [False, True, True, False, True]
     assert np.isnan(seen.tpot_s[[0, 4]]).all()
-    assert seen.engine.tolist() == [0, -1, -1, 0, 0]
+    assert seen.engine.tolist() == [0, -1, -1, 0, -1]
 
 
 def test_a_refused_request_meets_no_limit() -> None:

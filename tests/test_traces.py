@@ -87,7 +87,7 @@ HEADER = "arrival_s,prompt,output\n"
         (HEADER + "nan,10,5\n", "t.csv:2"),
         (HEADER + "0,10,5\ninf,10,5\n", "t.csv:3"),
         (HEADER + "-1,10,5\n", "t.csv:2"),
-        (HEADER + "0,10,0\n", "t.csv:2"),
+        (HEADER + "0,10,-1\n", "t.csv:2"),
         (HEADER + "0,0,5\n", "t.csv:2"),
         (HEADER + "0,,5\n", "t.csv:2"),
         (HEADER + "0,10,5\n1,ten,5\n", "t.csv:3"),
@@ -106,6 +106,14 @@ def test_wrong_rows_are_refused_by_line(tmp_path, text, place):
     with pytest.raises(BadInput) as caught:
         read_trace(write(tmp_path / "t.csv", text))
     assert str(caught.value).startswith(place)
+
+
+def test_answers_without_a_token_are_read(tmp_path):
+    """An output of 0 says that the client left or an error came: the row stands, and a plan leaves it out, counted."""
+    trace = read_trace(write(tmp_path / "t.csv", HEADER + "0,10,5\n1,20,0\n2,30,7\n"))
+    assert trace.output.tolist() == [5, 0, 7]
+    requests = realize(Workload(trace="t"), trace=trace)
+    assert (requests.silent, requests.output.tolist(), requests.arrival_s.tolist()) == (1, [5, 7], [0.0, 2.0])
 
 
 @pytest.mark.parametrize(

@@ -222,7 +222,7 @@ def test_a_larger_cache_never_hits_less(chains, capacity):
         ({"arrival": [0.0, 2.0, 1.0]}, "row 3"),
         ({"arrival": [0.0, np.nan, 1.0]}, "row 2"),
         ({"arrival": [0.0, 1.0], "prompt": [0, 5]}, "row 1"),
-        ({"arrival": [0.0, 1.0], "output": np.array([5, 0])}, "row 2"),
+        ({"arrival": [0.0, 1.0], "output": np.array([5, -1])}, "row 2"),
         ({"arrival": [0.0, 1.0], "cached": np.array([0, 100])}, "row 2"),
     ],
 )
@@ -230,6 +230,23 @@ def test_impossible_traces_name_the_row(wrong, row):
     """Unsorted, NaN, empty or over-cached rows are refused by number."""
     with pytest.raises(BadInput, match=row):
         trace_of(**wrong)
+
+
+def test_answers_without_a_token_are_left_out_and_counted():
+    """As max_tokens 0 is refused, such rows load nothing, and the rest keeps its times and its own mean rate."""
+    trace = trace_of([0.0, 1.0, 2.0, 4.0], output=np.array([0, 5, 0, 7]), cached=np.array([1, 2, 3, 4]))
+    found = realize(Workload(trace="t"), trace=trace)
+    assert (found.silent, found.output.tolist(), found.cached.tolist()) == (2, [5, 7], [2, 4])
+    assert found.arrival_s.tolist() == [0.0, 3.0]
+    assert found.rate == pytest.approx(1 / 3)
+    declared = realize(Workload(trace="t", output=Lengths(mean=9)), trace=trace)
+    assert (declared.silent, declared.output.tolist()) == (0, [9, 9, 9, 9])
+
+
+def test_a_trace_of_answers_without_tokens_is_refused():
+    """Where nothing was answered there is nothing to plan for."""
+    with pytest.raises(BadInput, match="no request of the trace has an output token"):
+        realize(Workload(trace="t"), trace=trace_of([0.0, 1.0], output=np.array([0, 0])))
 
 
 def test_all_at_once_has_no_rate():

@@ -67,6 +67,8 @@ def replay(  # noqa: PLR0913 - options
         return
     for note in found.notes:
         sys.stderr.write(f"note: {note}\n")
+    for reason, count in found.reasons.items():
+        sys.stderr.write(f"refused as vLLM does: {count:,} of {found.frame.height:,} requests: {reason}\n")
     lines = [f"{name:<14} {value:,.4g}" for name, value in summary.items() if isinstance(value, (int, float))]
     sys.stdout.write("\n".join([*lines, f"step times     {found.source}", f"predictions    {out}"]) + "\n")
 

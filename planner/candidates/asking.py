@@ -23,7 +23,7 @@ from planner.intents import Intent
 from planner.strategies import Reason
 from planner.workload import Requests, demand, lawful
 
-#: Share of requests that may be longer than the model's context where no max_model_len is asked for: vLLM refuses them.
+#: Share of prompts that may not fit the model's context where no max_model_len is asked for: vLLM refuses them.
 REFUSED_SHARE = 0.01
 #: max_model_len is rounded up to a multiple of this.
 LENGTH_STEP = 256
@@ -86,14 +86,14 @@ def ask(  # noqa: PLR0913 - the inputs of a search
 def needed_length(intent: Intent, model: Model, requests: Requests) -> int:
     """max_model_len: what the intent says, else what its longest request needs, rounded up, within the model's context.
 
-    Where a few requests (up to 1 %) are longer than the context, vLLM refuses those; where more are, the length asked
-    for stays beyond the context, so that the search says so.
+    Answers that do not fit the context end there, as with vLLM. Where the prompts of a few requests (up to 1 %) do not,
+    vLLM refuses those; where more do not, the length asked for stays beyond the context, so that the search says so.
     """
     if intent.max_model_len is not None:
         return intent.max_model_len
     total = requests.prompt + requests.output
     longest = math.ceil(int(total.max()) / LENGTH_STEP) * LENGTH_STEP
-    within = float(np.mean(total <= model.max_position_embeddings))
+    within = float(np.mean(requests.prompt < model.max_position_embeddings))
     return min(longest, model.max_position_embeddings) if within >= 1 - REFUSED_SHARE else longest
 
 

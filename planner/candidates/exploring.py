@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from catalog.cluster import Cluster
@@ -13,7 +13,7 @@ from catalog.power import PowerConstants
 from planner.candidates.asking import QualityOf, ask
 from planner.candidates.front import front, placed, placed_pairs
 from planner.candidates.judge import Judge
-from planner.candidates.options import Facts, Question, options
+from planner.candidates.options import Facts, Option, Question, options
 from planner.candidates.pairs import pairs, sized_pairs, worthwhile
 from planner.candidates.screen import LATENCY_GOALS, Screened, pick, screen
 from planner.candidates.sizing import Sizer
@@ -25,6 +25,8 @@ from planner.workload import Requests
 Progress = Callable[[str, int, int], None]
 #: Options that are simulated (or replayed) per intent.
 SIMULATED = 20
+#: Configurations between two reports.
+COUNTED = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +71,9 @@ def explore(  # noqa: PLR0913 - the inputs of the whole search
     )
     report = progress or _silent
     sizer = Sizer(judge=question.judge, requests=question.requests, slo=intent.slo, tally=question.tally)
-    report("configurations", 0, 1)
-    found = tuple(options(question))
-    report("configurations", 1, 1)
+    report("configurations", 0, 0)
+    found = tuple(_counted(options(question), report))
+    report("configurations", len(found), len(found))
     screened = screen(question, sizer, found, _ticker(report, "screened", len(found)))
     picked = pick(question, sizer, screened)
     report("screened", len(found), len(found))
@@ -104,6 +106,14 @@ def _beside(question: Question, screened: list[Screened]) -> dict[str, float]:
         if one.share >= 1.0:
             least[gpu] = min(one.cost, least.get(gpu, math.inf))
     return least
+
+
+def _counted(found: Iterable[Option], report: Progress) -> Iterator[Option]:
+    """Options as they are made, reported every few hundred: how many there will be nobody knows."""
+    for count, option in enumerate(found, start=1):
+        if count % COUNTED == 0:
+            report("configurations", count, count)
+        yield option
 
 
 def _ticker(report: Progress, stage: str, total: int) -> Callable[[], None]:

@@ -24,7 +24,7 @@ from planner.queueing.queue import (
     tail_in,
 )  # fmt: skip
 from planner.queueing.side import CAPACITY
-from planner.simulate import simulate
+from planner.simulate import simulate, simulate_disaggregated
 from planner.strategies import Estimate, Strategy
 from planner.workload import Requests
 
@@ -68,8 +68,16 @@ class Judge(Protocol):
         """Highest rate of all replicas together that keeps the SLO, in closed form."""
         ...
 
-    def holds(self, engine: Engine, requests: Requests, slo: SLO, *, replicas: int) -> bool:
-        """Whether the SLO holds at the requests' rate, by one simulation of this very engine (or replay)."""
+    def holds(
+        self,
+        engines: Engines,
+        requests: Requests,
+        slo: SLO,
+        *,
+        replicas: tuple[int, ...],
+        transfer: Transfer | None = None,
+    ) -> bool:
+        """Whether the SLO holds at the requests' rate, by one simulation of these very engines (or replay)."""
         ...
 
     def estimate(
@@ -128,23 +136,38 @@ class Queueing:
         """The quasi-static closed form, least-requests router."""
         return goodput_in(with_replicas(self._whole(engines, requests, transfer), replicas), slo)
 
-    def holds(self, engine: Engine, requests: Requests, slo: SLO, *, replicas: int) -> bool:
+    def holds(
+        self,
+        engines: Engines,
+        requests: Requests,
+        slo: SLO,
+        *,
+        replicas: tuple[int, ...],
+        transfer: Transfer | None = None,
+    ) -> bool:
         """As many requests as an estimate takes, once."""
-        queue = with_replicas(self._whole((engine,), requests, None), (replicas,))
+        queue = with_replicas(self._whole(engines, requests, transfer), replicas)
         if requests.arrival_s is None and requests.rate >= capacity_of(queue).rate:
             return False
         n = None if requests.arrival_s is not None else enough(queue, slo, requests.rate)
 
-        def kept(one: Engine, limits: SLO) -> bool:
-            served = simulate(
-                one, requests, rate=requests.rate, replicas=replicas, n=n, seed=self.seed, rules=self.rules
-            )
+        def kept(some: Engines, limits: SLO) -> bool:
+            if transfer is None:
+                served = simulate(
+                    some[0], requests, rate=requests.rate, replicas=replicas[0], n=n, seed=self.seed, rules=self.rules
+                )
+            else:
+                pair = (replicas[0], replicas[1])
+                served = simulate_disaggregated(
+                    some[0], some[1], requests, transfer=transfer, rate=requests.rate, replicas=pair, n=n,
+                    seed=self.seed, rules=self.rules,
+                )  # fmt: skip
             return served.holds(limits)
 
-        if not kept(engine, slo):
+        if not kept(engines, slo):
             return False
-        middle, beside = engine.middle, queue.beside
-        return middle is None or beside is None or slo.ttft is None or kept(middle, beside.eased(slo))
+        calm, beside = middle_of(engines), queue.beside
+        return beside is None or slo.ttft is None or kept(calm, beside.eased(slo))
 
     def estimate(
         self, strategy: Strategy, engines: Engines, requests: Requests, slo: SLO | None, *, method: Method

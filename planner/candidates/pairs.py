@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -20,18 +21,18 @@ from catalog.cluster import NodePool
 from planner.candidates.judge import Method
 from planner.candidates.options import Option, Question, replicas_in
 from planner.candidates.screen import SHARES
-from planner.candidates.sizing import ROUTER, Sizer
+from planner.candidates.sizing import IDLE, ROUTER, Sizer
 from planner.candidates.space import MAX_NUM_BATCHED_TOKENS
 from planner.candidates.tally import Tally
 from planner.candidates.verify import covers, estimated_at
 from planner.intents import SLO
-from planner.queueing import Transfer
+from planner.queueing import Engine, Transfer
 from planner.strategies import Disaggregated, Estimate, Pool
 from planner.workload import Requests
 
 #: Token budgets of prefill replicas; decode replicas take the smallest.
 PREFILL_TOKENS = (8192, 16384)
-#: Shapes kept of each side, by cost, per node pool and format.
+#: Shapes of prefill replicas per GPU type and format, by cost; and of decode replicas that go with each of them.
 SIDES = 2
 #: Pairs looked at more closely per two pools, by cost.
 KEPT, MOST = 2, 6
@@ -50,6 +51,18 @@ class Pair:
     decode: Option
     pools: tuple[NodePool, NodePool]
     transfer: Transfer
+    ranks: tuple[float, float] = (0.0, 0.0)
+    """What each side was chosen by: dollars per hour and request per second alone, or idle seconds."""
+
+    @property
+    def engines(self) -> tuple[Engine, Engine]:
+        """At the middle of their intervals."""
+        return self.prefill.engine, self.decode.engine
+
+    @property
+    def slow(self) -> tuple[Engine, Engine]:
+        """At the slow end."""
+        return self.prefill.slow, self.decode.slow
 
     @property
     def quality(self) -> float:
@@ -96,8 +109,11 @@ class SizedPair:
     estimate: Estimate
 
 
-def pairs(question: Question, found: Sequence[Option]) -> Iterator[Pair]:
-    """Yield the pairs worth sizing; what NIXL would refuse is counted."""
+def pairs(question: Question, found: Sequence[Option], *, quick: Collection[str] = ()) -> Iterator[Pair]:
+    """Yield the pairs worth sizing; what NIXL would refuse is counted.
+
+    Of each side the cheapest shapes are taken; for the limits in `quick` (`ttft`, `tpot`) those that answer soonest.
+    """
     slo = question.wish.intent.slo
     if slo is None or question.wish.intent.disaggregated == "forbidden":
         return
@@ -105,18 +121,33 @@ def pairs(question: Question, found: Sequence[Option]) -> Iterator[Pair]:
     single = [option for option in alike if option.configuration.pp == 1 and option.most > 0]
     widest = [option for option in single if option.configuration.max_num_batched_tokens in PREFILL_TOKENS]
     narrow = [option for option in single if option.configuration.max_num_batched_tokens == MAX_NUM_BATCHED_TOKENS[0]]
-    prompts = _side(question, _fullest(widest), alone(question.requests), _only(slo, "ttft"))
-    tokens = _side(question, narrow, remote(question.requests), _only(slo, "tpot"))
+    prompt_by, token_by = ("ttft" if "ttft" in quick else None), ("tpot" if "tpot" in quick else None)
+    prompts = _side(question, _fullest(widest), _beside(question, alone, _only(slo, "ttft")), soonest=prompt_by)
+    tokens = _side(question, narrow, _beside(question, remote, _only(slo, "tpot")), soonest=token_by)
     for (place, other), kinds in _joined(question).items():
         for kind in sorted({k[1:] for k in prompts if k[0] == place} & {k[1:] for k in tokens if k[0] == other}):
-            for prefill, decode in product(prompts[place, *kind], tokens[other, *kind]):
-                said = refusal(prefill, decode)
-                if said:
-                    name = f"{prefill.configuration} / {decode.configuration}"
-                    question.tally.reject(name, "pairing_not_allowed", said, count=len(kinds))
-                    continue
-                for pools in kinds:
-                    yield Pair(prefill=prefill, decode=decode, pools=pools, transfer=transfer(prefill, decode, pools))
+            for first, prefill in prompts[place, *kind][:SIDES]:
+                for second, decode in _partners(question, prefill, tokens[other, *kind], len(kinds)):
+                    for pools in kinds:
+                        network = transfer(prefill, decode, pools)
+                        yield Pair(prefill=prefill, decode=decode, pools=pools, transfer=network, ranks=(first, second))
+
+
+def _partners(
+    question: Question, prefill: Option, ranked: Sequence[tuple[float, Option]], ways: int
+) -> Iterator[tuple[float, Option]]:
+    """The first decode shapes that a prefill shape may be paired with; those before them are counted out."""
+    found = 0
+    for rank, decode in ranked:
+        said = refusal(prefill, decode)
+        if said:
+            name = f"{prefill.configuration} / {decode.configuration}"
+            question.tally.reject(name, "pairing_not_allowed", said, count=ways)
+            continue
+        yield rank, decode
+        found += 1
+        if found == SIDES:
+            return
 
 
 def refusal(prefill: Option, decode: Option) -> str:
@@ -139,14 +170,22 @@ def transfer(prefill: Option, decode: Option, pools: tuple[NodePool, NodePool]) 
     )
 
 
+@lru_cache(maxsize=32)
 def alone(requests: Requests) -> Requests:
     """What a prefill replica sees: every prompt, one output token."""
     return replace(requests, output=np.ones_like(requests.output))
 
 
+@lru_cache(maxsize=32)
 def remote(requests: Requests) -> Requests:
     """What a decode replica sees: prompts whose KV is there but for the last token."""
     return replace(requests, cached=requests.prompt - 1)
+
+
+def _beside(question: Question, side: Callable[[Requests], Requests], slo: SLO | None) -> Sizer:
+    """What sizes one side alone; a side is no strategy, so nobody hears of it."""
+    unheard = Tally(intent=question.wish.intent.name)
+    return Sizer(judge=question.judge, requests=side(question.requests), slo=slo, tally=unheard)
 
 
 def _only(slo: SLO, limit: str) -> SLO | None:
@@ -174,29 +213,36 @@ def _fullest(found: Sequence[Option]) -> list[Option]:
 
 
 def _side(
-    question: Question, found: Sequence[Option], requests: Requests, slo: SLO | None
-) -> dict[tuple[str, str, str], list[Option]]:
-    """(GPU, weight format, KV format) -> the cheapest shapes for one side alone, each with its best batch limits."""
-    unheard = Tally(intent=question.wish.intent.name)  # a side is no strategy
-    sizer = Sizer(judge=question.judge, requests=requests, slo=slo, tally=unheard)
+    question: Question, found: Sequence[Option], sizer: Sizer, *, soonest: str | None
+) -> dict[tuple[str, str, str], list[tuple[float, Option]]]:
+    """(GPU, weight format, KV format) -> shapes for one side alone, best first, with their best batch limits and rank.
+
+    Best is the cheapest, or where `soonest` names a latency that with the least of it.
+    """
     best: dict[str, tuple[float, Option]] = {}
-    for option in found:
+    for option in _fullest(found) if soonest else found:
+        rank = _idle_s(sizer, option, soonest) if soonest else _cost_alone(question, sizer, option)
+        name = str(option.configuration)
+        if rank < math.inf and (name not in best or rank < best[name][0]):
+            best[name] = (rank, option)
+    kept: dict[tuple[str, str, str], list[tuple[float, Option]]] = defaultdict(list)
+    for rank, option in sorted(best.values(), key=lambda entry: (entry[0], str(entry[1].configuration))):
         configuration = option.configuration
-        served = sizer.goodput(option, option.most) / option.most
-        if served <= 0:
-            continue
-        price = min(question.prices[pool.name] for pool in option.place.pools)
-        cost = price * configuration.gpus / served
-        name = str(configuration)
-        if name not in best or cost < best[name][0]:
-            best[name] = (cost, option)
-    kept: dict[tuple[str, str, str], list[Option]] = defaultdict(list)
-    for _, option in sorted(best.values(), key=lambda entry: (entry[0], str(entry[1].configuration))):
-        configuration = option.configuration
-        side = kept[configuration.gpu, configuration.quantization, configuration.kv_dtype]
-        if len(side) < SIDES:
-            side.append(option)
+        kept[configuration.gpu, configuration.quantization, configuration.kv_dtype].append((rank, option))
     return kept
+
+
+def _cost_alone(question: Question, sizer: Sizer, option: Option) -> float:
+    """Dollars per hour for each request per second within the side's own limit; infinite where none is."""
+    served = sizer.goodput(option, option.most) / option.most
+    price = min(question.prices[pool.name] for pool in option.place.pools)
+    return price * option.configuration.gpus / served if served > 0 else math.inf
+
+
+def _idle_s(sizer: Sizer, option: Option, limit: str) -> float:
+    """The side's own latency when all replicas are nearly idle."""
+    rate, most = IDLE * max(sizer.capacity(option), 1e-9) * option.most, option.most
+    return sizer.judge.latency(option.slow, sizer.requests, sizer.slo, rate=rate, replicas=most)[limit]
 
 
 def size(question: Question, pair: Pair, rate: float) -> Counts | None:
@@ -213,16 +259,19 @@ def size(question: Question, pair: Pair, rate: float) -> Counts | None:
         ]
         if not more:
             return None
-        price = pair.cost(question, counts)
-        counts = max(
-            more, key=lambda grown: (goodput(question, pair, grown) - reached) / (pair.cost(question, grown) - price)
-        )
+        counts = max(more, key=lambda grown: _worth(question, pair, grown, counts, reached))
     return None
+
+
+def _worth(question: Question, pair: Pair, grown: Counts, before: Counts, reached: float) -> float:
+    """Goodput beyond `reached` for each dollar that more replicas cost; hardware may cost nothing."""
+    added = pair.cost(question, grown) - pair.cost(question, before)
+    return (goodput(question, pair, grown) - reached) / max(added, 1e-9)
 
 
 def _first(question: Question, pair: Pair, rate: float) -> Counts:
     """As many of each side as keep it stable."""
-    sides = question.judge.sides((pair.prefill.slow, pair.decode.slow), question.requests, pair.transfer)
+    sides = question.judge.sides(pair.slow, question.requests, pair.transfer)
     prompts, tokens = (max(1, math.ceil(rate / side)) if side > 0 else 1 << 20 for side in sides)
     return prompts, tokens
 
@@ -232,8 +281,7 @@ def goodput(question: Question, pair: Pair, counts: Counts) -> float:
     slo = question.wish.intent.slo
     assert slo is not None  # noqa: S101 - pairs are made under an SLO alone
     question.tally.judged += 1
-    engines = (pair.prefill.slow, pair.decode.slow)
-    return question.judge.goodput(engines, question.requests, slo, replicas=counts, transfer=pair.transfer)
+    return question.judge.goodput(pair.slow, question.requests, slo, replicas=counts, transfer=pair.transfer)
 
 
 def worthwhile(question: Question, made: Iterator[Pair], beside: Mapping[str, float]) -> list[tuple[Pair, Counts]]:
@@ -287,11 +335,10 @@ def sized_pairs(question: Question, chosen: list[tuple[Pair, Counts]], method: M
 
 def verified(question: Question, pair: Pair, counts: Counts, *, share: float, method: Method) -> SizedPair | None:
     """A pair's estimate at a share of the load, its counts grown where the screen was too bright."""
-    engines = (pair.prefill.engine, pair.decode.engine)
     for _ in range(3):
         if not pair.fits(question, counts):
             return None
-        found = estimated_at(question, pair.strategy, engines, counts, share=share, method=method)
+        found = estimated_at(question, pair.strategy, pair.engines, counts, share=share, method=method)
         cover = covers(question, found, share)
         if cover >= 1:
             return SizedPair(pair=pair, share=share, counts=counts, estimate=found)

@@ -11,8 +11,8 @@ from catalog.cluster import NodePool
 from planner.candidates.options import Option, Question, replicas_in
 from planner.candidates.sizing import Sizer, idle_latency, refused
 
-#: Shares of the rate that candidates are made for: all of it, and parts of a mix.
-SHARES = (1.0, 0.9, 0.75, 0.5, 0.25)
+#: Shares of the rate that candidates are made for: all of it, and parts of a mix, each with what completes it.
+SHARES = (1.0, 0.9, 0.75, 0.6, 0.5, 0.4, 0.25, 0.1)
 LATENCY_GOALS = ("min_latency", "cost_target")
 #: Screened options kept of one GPU type, by cost; at most `PER_SHAPE` differ in batch limits alone.
 PER_PLACE, PER_SHAPE, PER_QUALITY, BY_LATENCY = 6, 2, 2, 4

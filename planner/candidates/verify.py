@@ -13,6 +13,7 @@ from planner.candidates.options import Option, Question
 from planner.candidates.screen import LATENCY_GOALS, SHARES, Screened
 from planner.candidates.sizing import ROUTER, STABLE, Sizer
 from planner.intents import SLO
+from planner.queueing import Transfer
 from planner.strategies import Collocated, Estimate, Pool, Strategy
 from planner.workload import Requests
 
@@ -88,18 +89,24 @@ def estimated_at(  # noqa: PLR0913 - keywords
 
 
 def thinned(counts: tuple[int, ...]) -> tuple[tuple[int, ...], float]:
-    """Counts that one simulation holds, and the part of the load that goes with them."""
+    """Counts that one simulation holds, and the part of the load that goes with them: no side has more than its part.
+
+    The smaller side of a pair keeps at least one replica, and that part of the other.
+    """
     if sum(counts) <= MOST_REPLICAS:
         return counts, 1.0
-    fewer = tuple(max(1, n * MOST_REPLICAS // sum(counts)) for n in counts)
-    return fewer, min(few / n for few, n in zip(fewer, counts, strict=True))
+    least = min(counts)
+    part = max(1, least * MOST_REPLICAS // sum(counts)) / least
+    return tuple(int(n * part + 1e-9) for n in counts), part
 
 
-def holds(question: Question, option: Option, replicas: int, slo: SLO) -> bool:
-    """Whether an option keeps an SLO at the whole rate and the slow end, by one simulation or replay."""
-    (count,), part = thinned((replicas,))
+def holds(
+    question: Question, slow: Engines, counts: tuple[int, ...], slo: SLO, *, transfer: Transfer | None = None
+) -> bool:
+    """Whether engines at their slow end keep an SLO at the whole rate, by one simulation or replay."""
+    fewer, part = thinned(counts)
     load = portion(question.requests if question.replay is None else question.replay, part)
-    return question.judge.holds(option.slow, load, slo, replicas=count)
+    return question.judge.holds(slow, load, slo, replicas=fewer, transfer=transfer)
 
 
 def resized(question: Question, option: Option, replicas: int, *, share: float, method: Method) -> Sized | None:

@@ -97,12 +97,15 @@ def wait_of_prompts(side: Side, rate: float, j: int) -> float:
 
 @kernel
 def _mix(side: Side, j: int, present: float, first: float, second: float, calm: float, calm_var: float) -> None:  # noqa: PLR0913, PLR0917 - a kernel
-    """Split a wait of moments `first` and `second` into that of those who meet nobody and that of the others."""
+    """Split a wait of moments `first` and `second` into that of those who meet nobody and that of the others.
+
+    Where so few meet somebody that they would have to wait longer than the second moment allows, it stays whole.
+    """
     wait, square = first, second
     if 0.0 < present < 0.99:
         wait = (first - (1.0 - present) * calm) / present
         square = (second - (1.0 - present) * (calm_var + calm * calm)) / present
-    if present <= 0.0 or wait <= calm:
+    if present <= 0.0 or wait <= calm or square < wait * wait:
         wait, square, present = first, second, 1.0
     side.states[j, PRESENT], side.states[j, WAIT_S] = present, wait
     side.states[j, WAIT_VAR] = max(square - wait * wait, 1e-2 * wait * wait)

@@ -28,7 +28,20 @@ from planner.queueing.side import (
     open_side,
     seen_ca2,
 )  # fmt: skip
-from planner.queueing.solve import JOINT, STAMP, TPOT, TTFT, Ask, Link, Pair, goodput_of, latencies_of, measure_side
+from planner.queueing.solve import (
+    JOINT,
+    STAMP,
+    STEADY,
+    TPOT,
+    TTFT,
+    Ask,
+    Link,
+    Pair,
+    Swing,
+    goodput_of,
+    latencies_of,
+    measure_side,
+)  # fmt: skip
 from planner.queueing.summary import Summary, first_token_only, remote, summarize
 from planner.strategies import Quantiles, Router
 from planner.workload import Requests
@@ -216,11 +229,12 @@ def _side(  # noqa: PLR0913, PLR0917 - one call site gathers them
 
 
 def asked(queue: Queue, slo: SLO | None) -> Ask:
-    """An SLO as the closed form compares with it."""
+    """An SLO as the closed form compares with it: those that vLLM serves must make up for those that it refuses."""
     if slo is None:
         return Ask(math.inf, math.inf, math.inf, 0.0, False, queue.door_s, queue.token_s)
     ttft, tpot, e2e = (math.inf if limit is None else float(limit) for limit in (slo.ttft, slo.tpot, slo.e2e))
-    return Ask(ttft, tpot, e2e, slo.attainment, slo.joint, queue.door_s, queue.token_s)
+    attainment = slo.attainment / queue.pair.prompts.summary.taken
+    return Ask(ttft, tpot, e2e, attainment, slo.joint, queue.door_s, queue.token_s)
 
 
 def capacity_of(queue: Queue) -> Capacity:
@@ -240,15 +254,18 @@ def capacity_of(queue: Queue) -> Capacity:
     )  # fmt: skip
 
 
-def goodput_in(queue: Queue, slo: SLO | None) -> float:
-    """Highest rate that meets the SLO (that is stable, without one), requests per second; 0 where none does."""
+def goodput_in(queue: Queue, slo: SLO | None, swing: Swing = STEADY) -> float:
+    """Highest rate that meets the SLO (that is stable, without one), requests per second; 0 where none does.
+
+    Where arrivals swing it is their mean rate.
+    """
     if slo is None:
         return capacity_of(queue).rate
     ask, beside = asked(queue, slo), queue.beside
     if beside is None or slo.ttft is None:
-        return float(goodput_of(STAMP, queue.pair, ask, queue.pair, ask, False))
+        return float(goodput_of(STAMP, queue.pair, ask, queue.pair, ask, False, swing))
     calm = beside.queue
-    return float(goodput_of(STAMP, queue.pair, ask, calm.pair, asked(calm, beside.eased(slo)), True))
+    return float(goodput_of(STAMP, queue.pair, ask, calm.pair, asked(calm, beside.eased(slo)), True, swing))
 
 
 def latencies_in(queue: Queue, rate: float, slo: SLO | None) -> Latencies:
@@ -260,7 +277,8 @@ def latencies_in(queue: Queue, rate: float, slo: SLO | None) -> Latencies:
     ttft, tpot, e2e = (
         Quantiles(mean=float(q[0]), p50=float(q[p50]), p90=float(q[p90]), p99=float(q[p99])) for q in out
     )
-    shares, tokens = queue.pair.shares, queue.pair.tokens
+    tokens = queue.pair.tokens
+    shares = queue.pair.shares * tokens.summary.taken
     held = tokens.pace.workload[HELD1] / tokens.pace.workload[ITERATIONS]
     return Latencies(
         stable=stable, ttft=ttft, tpot=tpot, e2e=e2e, ttft_at=float(out[TTFT, at]), tpot_at=float(out[TPOT, at]),

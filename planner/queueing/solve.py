@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from planner.predict import Tables, entry, kernel, stamp
 from planner.queueing.bounds import limit
 from planner.queueing.chain import settle
+from planner.queueing.clumps import around
 from planner.queueing.laws import e2e_cdf, tpot_cdf, tpot_moments, ttft_cdf, ttft_moments
 from planner.queueing.pace import measure
-from planner.queueing.side import CAPACITY, FIXED_S, LATER_S, LATER_VAR, PER_TOKEN_S, TPOT1, Side
+from planner.queueing.side import CAPACITY, FIXED_S, LATER_S, LATER_VAR, N1, PER_TOKEN_S, TPOT1, Side
 
 Floats = NDArray[np.float64]
 
@@ -52,6 +53,18 @@ class Ask(NamedTuple):
     token_s: float  # per further token after it
 
 
+class Swing(NamedTuple):
+    """Arrivals that swing between two rates at random, as multiples of their mean: a two-state MMPP."""
+
+    low: float
+    high: float
+    rise: float  # 1/s, from the low rate to the high one
+    fall: float  # 1/s, back
+
+
+STEADY = Swing(1.0, 1.0, 0.0, 0.0)
+
+
 class Pair(NamedTuple):
     """Both sides of a strategy, and room for what is between them."""
 
@@ -75,7 +88,9 @@ def solve_link(pair: Pair, rate: float) -> bool:
     used = each * first
     if used >= 1.0:
         return False
-    queue = each * second / (2.0 * (1.0 - used))  # Pollaczek and Khinchine
+    # Pollaczek and Khinchine, and the mates of a clump: prompts come to the link about as unevenly as to their engine
+    mates = first * around(pair.prompts.near.extra, used / (1.0 - used))
+    queue = max(0.5 * each * second + mates, 0.0) / (1.0 - used)
     mean, variance = ttft_moments(pair.tokens)
     after[FIXED_S], after[PER_TOKEN_S] = link.latency_s, link.per_token_s
     after[LATER_S], after[LATER_VAR] = mean + queue, variance + queue * queue
@@ -158,21 +173,57 @@ def chord(low: float, high: float, at_low: float, at_high: float) -> float:
 
 
 @kernel
-def margin_at(pair: Pair, ask: Ask, rate: float) -> float:
+def margin_at(pair: Pair, ask: Ask, swing: Swing, rate: float) -> float:
     """Attainment beyond what is asked for; nothing is attained beyond capacity."""
-    return float((share_within(pair, ask) if solve(pair, rate) else 0.0) - ask.attainment)
+    if not solve(pair, rate):
+        return -ask.attainment
+    if swing.high <= 1.0:
+        return share_within(pair, ask) - ask.attainment
+    return swung(pair, ask, swing, rate) - ask.attainment
+
+
+@kernel
+def swung(pair: Pair, ask: Ask, swing: Swing, rate: float) -> float:
+    """Attainment of a strategy, settled at the mean rate, whose arrivals swing.
+
+    What resides came over a stay of W seconds: the engine feels the rate smoothed with that time constant. A two-state
+    rate so smoothed has a beta law between its ends (the filtered random telegraph),
+        share of the way up ~ Beta(rise·W, fall·W),  mean m = rise/(rise + fall),  variance m(1-m)/(1 + s),
+    s = (rise + fall)·W: the rates themselves for phases long against a stay, their mean for short ones. At each rate
+    the engine is taken as settled. The law is read at the two points that keep its first three moments (Gauss), and an
+    arrival meets a rate in proportion to it.
+    """
+    stay = pair.tokens.mean[N1] * pair.tokens.servers / rate
+    s, m = (swing.rise + swing.fall) * stay, swing.rise / (swing.rise + swing.fall)
+    middle = m + (1.0 - 2.0 * m) / (2.0 + s)
+    apart = math.sqrt((middle - m) ** 2 + m * (1.0 - m) / (1.0 + s))
+    ttft, tpot, e2e, joint = 0.0, 0.0, 0.0, 0.0
+    for k in range(2):
+        at = middle - apart if k == 0 else middle + apart
+        other = middle + apart if k == 0 else middle - apart
+        times = swing.low + (swing.high - swing.low) * min(max(at, 0.0), 1.0)
+        if times <= 0.0 or not solve(pair, rate * times):
+            continue
+        share_within(pair, ask)
+        weight = times * (m - other) / (at - other)
+        ttft += weight * pair.shares[TTFT]
+        tpot += weight * pair.shares[TPOT]
+        e2e += weight * pair.shares[E2E]
+        joint += weight * pair.shares[JOINT]
+    return joint if ask.joint else min(ttft, tpot, e2e)
 
 
 @entry
-def goodput_of(
+def goodput_of(  # noqa: PLR0913, PLR0917 - a kernel
     _stamp: NDArray[np.void],
     pair: Pair,
     ask: Ask,
     beside: Pair,
     beside_ask: Ask,
     both: bool,  # noqa: FBT001 - keywords
+    swing: Swing,
 ) -> float:
-    """Highest rate whose attainment is what is asked for, requests per second; 0 where no rate has it.
+    """Highest mean rate whose attainment is what is asked for, requests per second; 0 where no rate has it.
 
     With `both` a second pair must attain what is asked of it as well. The rates tried are the capacity's halves,
     quarters and so on, whatever is asked for, and only the last bracket is cut by its chord: so a looser question,
@@ -182,9 +233,9 @@ def goodput_of(
     low, high, at_low, at_high = 0.0, 1.0, 1.0 - ask.attainment, -ask.attainment
     while high - low > CLOSE * high and high > LEAST:
         middle = 0.5 * (low + high)
-        margin = margin_at(pair, ask, middle * top)
+        margin = margin_at(pair, ask, swing, middle * top)
         if both and margin >= 0.0:
-            margin = min(margin, margin_at(beside, beside_ask, middle * top))
+            margin = min(margin, margin_at(beside, beside_ask, swing, middle * top))
         if margin >= 0.0:
             low, at_low = middle, margin
         else:
@@ -192,7 +243,7 @@ def goodput_of(
     if low == 0.0:
         return 0.0
     if both and high < 1.0:
-        at_high = min(at_high, margin_at(beside, beside_ask, high * top))
+        at_high = min(at_high, margin_at(beside, beside_ask, swing, high * top))
     return chord(low, high, max(at_low, 1e-9), min(at_high, -1e-12)) * top
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.errors import BadInput
-from planner.workload import Requests
+from planner.workload import Requests, admit
 
 Floats = NDArray[np.float64]
 
@@ -35,23 +35,25 @@ class Summary(NamedTuple):
     v1: float
     v2: float
     single: float  # share of requests without a decode iteration
+    taken: float = 1.0  # share of requests that vLLM does not refuse
 
 
 @lru_cache(maxsize=64)
 def summarize(requests: Requests, block_size: int = 16, max_model_len: int = 0) -> Summary:
-    """Reduce a workload as an engine with these limits takes it (see `planner.simulate.run.admissible`).
+    """Reduce a workload as an engine with these limits takes it (see `planner.workload.admission`).
 
     Raises BadInput when no request fits.
     """
     longest = max_model_len or int(requests.prompt.max() + requests.output.max()) + 1
-    taken = requests.prompt < longest
+    admission = admit(requests.prompt, requests.output, longest)
+    taken = admission.taken
     p = requests.prompt[taken].astype(np.float64)
     if len(p) == 0:
-        what = f"no prompt is shorter than max_model_len {longest}"
-        raise BadInput(what, mend="raise max_model_len")
-    d = np.asarray(np.clip(requests.output[taken], 1, longest - p) - 1, dtype=np.float64)
+        what = f"vLLM would refuse every request: {next(iter(admission.reasons), 'there is none')}"
+        raise BadInput(what, mend="raise max_model_len, or give requests that ask for output")
+    d = np.asarray(admission.output[taken] - 1, dtype=np.float64)
     cached = np.minimum(requests.cached[taken], p - 1) // block_size * block_size
-    return _summary(p, d, cached)
+    return _summary(p, d, cached)._replace(taken=len(p) / len(taken))
 
 
 def remote(summary: Summary) -> Summary:

@@ -21,7 +21,7 @@ from planner.simulate.arrivals import Burst, arrival_times, lengths
 from planner.simulate.run import Load, Rig, Run, admissible, rig, run
 from planner.simulate.simulation import Simulation
 from planner.strategies import Router
-from planner.workload import Requests
+from planner.workload import Requests, admit
 
 Floats = NDArray[np.float64]
 
@@ -113,13 +113,14 @@ def simulate_pair(  # noqa: PLR0913 - keywords
     sent = arrival_times(requests, count, rate=rate, seed=seed, burst=burst)
     prompt, output, cached = lengths(requests, len(sent), seed=seed)
     first_engine, second_engine = prefill.engine, decode.engine
-    taken = (prompt < first_engine.max_model_len) & (prompt < second_engine.max_model_len)
+    admission = admit(prompt, output, second_engine.max_model_len)
+    taken = admission.taken & (prompt < first_engine.max_model_len)
     at_prefill = admissible(first_engine, prompt[taken], np.ones(int(taken.sum()), np.int64), cached[taken])
     first = run(prefill, at_prefill, sent[taken], seed=seed, plain=plain)
     per_replica = first_engine.predictor.engines
     moved = transfer_times(first.finish_s, first.engine // per_replica, at_prefill.prompt, transfer)
     order = np.argsort(moved, kind="stable")
-    asked = np.clip(output[taken], 1, second_engine.max_model_len - prompt[taken]).astype(np.int64)
+    asked = admission.output[taken]
     at_decode = Load(
         prompt=at_prefill.prompt[order], output=asked[order], cached=at_prefill.prompt[order] - 1, taken=taken
     )

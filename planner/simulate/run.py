@@ -25,7 +25,7 @@ from planner.simulate.state import (
     open_ledger,
 )  # fmt: skip
 from planner.strategies import Router
-from planner.workload import Requests
+from planner.workload import Requests, admit
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -65,7 +65,7 @@ def rig(
     limits = Limits(
         seqs=engine.seqs, budget=engine.max_num_batched_tokens, block=engine.block_size,
         watermark=int(rules.watermark * engine.blocks), reserve=rules.reserve_full_isl, remote=remote,
-        ahead=rules.lookahead > 0,
+        ahead=engine.ahead(rules) > 0,
     )  # fmt: skip
     steps = tabulate(
         engine.predictor, max_num_seqs=limits.seqs, max_num_batched_tokens=limits.budget, overlap=rules.overlap
@@ -86,14 +86,13 @@ class Load:
 
 
 def admissible(engine: Engine, prompt: Integers, output: Integers, cached: Integers) -> Load:
-    """Apply vLLM's limits on length.
+    """Apply vLLM's rules on length (`planner.workload.admission`).
 
-    A prompt that leaves no room for one output token within max_model_len is refused; a longer answer is cut there
-    (finish reason `length`); max_tokens is at least 1; a prefix hit counts whole blocks and never the last token.
+    A prefix hit counts whole blocks, and never the last token.
     """
-    taken = prompt < engine.max_model_len
-    p = prompt[taken].astype(np.int64)
-    o = np.clip(output[taken].astype(np.int64), 1, engine.max_model_len - p)
+    admission = admit(prompt, output, engine.max_model_len)
+    taken = admission.taken
+    p, o = prompt[taken].astype(np.int64), admission.output[taken]
     whole = np.minimum(cached[taken], p - 1) // engine.block_size * engine.block_size
     return Load(prompt=p, output=o, cached=whole.astype(np.int64), taken=taken)
 

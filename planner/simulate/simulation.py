@@ -31,7 +31,7 @@ class Simulation:
     engine: Integers
     """Engine that served it (the decode one, if disaggregated); -1 for a refused request."""
     refused: int
-    """Requests that vLLM answers with an error: no room for one output token within max_model_len."""
+    """Requests that vLLM answers with an error (`planner.workload.admission`)."""
     makespan_s: float
     """From the first request sent to the last answer."""
     busy_s: float

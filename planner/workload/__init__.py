@@ -4,6 +4,7 @@ A mean rate alone plans the wrong fleet: taking bursty traffic for Poisson overs
 variation 1.5) to 250 % (2), so a workload carries its arrival law or, better, the measured arrivals themselves.
 """
 
+from planner.workload.admission import Admission, admit
 from planner.workload.arrivals import Burstiness, arrival_cv_of, burstiness, daily_profile
 from planner.workload.declared import Lengths, Workload
 from planner.workload.observed import Observed
@@ -13,6 +14,7 @@ from planner.workload.telemetry import Scraped, Telemetry
 from planner.workload.trace import Trace
 
 __all__ = [
+    "Admission",
     "Burstiness",
     "Lengths",
     "Observed",
@@ -21,6 +23,7 @@ __all__ = [
     "Telemetry",
     "Trace",
     "Workload",
+    "admit",
     "arrival_cv_of",
     "burstiness",
     "daily_profile",

@@ -37,7 +37,7 @@ class Requests:
     rate: float
     """Requests per second, the mean that the plan must serve."""
     prompt: Tokens  # (n,) tokens, >= 1
-    output: Tokens  # (n,) tokens, >= 1
+    output: Tokens  # (n,) tokens, >= 1; 0 where vLLM is asked for none, and refuses
     cached: Tokens  # (n,) prompt tokens found in the prefix cache, < prompt
     arrival_cv: float
     arrival_s: Floats | None = None
@@ -45,13 +45,16 @@ class Requests:
     """Rate of the busiest window, where the workload is diurnal or bursty on scales of minutes."""
     profile: tuple[float, ...] | None = None
     """Load by equal windows of the day from 00:00 UTC, relative to `rate`; None where it is not known."""
+    silent: int = 0
+    """Rows of the trace that are left out, since no output token came: the client left or an error came."""
 
 
 def realize(workload: Workload, *, trace: Trace | None = None, n: int = 4096, seed: int = 0) -> Requests:
     """Turn a workload into a joint sample of requests and an arrival law or measured arrivals.
 
     With a trace its own rows are the sample, all of them; what the workload declares beside it wins: a `rate` stretches
-    the arrivals to that mean, `prompt` or `output` replace the trace's lengths. Without one, `n` requests are drawn.
+    the arrivals to that mean, `prompt` or `output` replace the trace's lengths. Rows without an output token are left
+    out and counted, unless `output` is declared: vLLM refuses max_tokens 0. Without a trace, `n` requests are drawn.
     Same arguments, same numbers.
     """
     if trace is not None:
@@ -93,6 +96,11 @@ def lawful(requests: Requests, *, n: int = 4096) -> Requests:
 
 
 def _replayed(workload: Workload, trace: Trace, seed: int) -> Requests:
+    silent = 0 if workload.output is not None else int(np.count_nonzero(trace.output < 1))
+    if silent == len(trace):
+        what = "no request of the trace has an output token"
+        raise BadInput(what, place=trace.source, mend="give a trace of answered requests, or declare output")
+    trace = trace.where(trace.output > 0) if silent else trace
     rate = workload.rate or trace.rate * workload.trace_scale
     stretch = trace.rate / rate
     prompt, output = trace.prompt, trace.output
@@ -111,6 +119,7 @@ def _replayed(workload: Workload, trace: Trace, seed: int) -> Requests:
         arrival_s=(trace.arrival_s - trace.arrival_s[0]) * stretch,
         peak_rate=busiest(trace, SECONDS_PER_HOUR) / stretch if long_enough else None,
         profile=workload.diurnal or _profile(trace),
+        silent=silent,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ class Trace:
 
     arrival_s: NDArray[np.float64]  # (n,) seconds, ascending; any origin
     prompt: NDArray[np.int64]  # (n,) tokens, >= 1
-    output: NDArray[np.int64]  # (n,) tokens, >= 1
+    output: NDArray[np.int64]  # (n,) tokens, >= 0; 0: nothing came back, since the client left or an error came
     cached: NDArray[np.int64] | None = None  # (n,) prompt tokens found in the prefix cache, < prompt
     source: str
     """Where it was read, and what was left out."""
@@ -46,13 +46,19 @@ class Trace:
             (~np.isfinite(times), "the arrival time is not a number", "leave such rows out"),
             (np.diff(times, prepend=times[:1]) < 0, "the arrival is earlier than the row before", "sort by arrival"),
             (self.prompt < 1, "the prompt has no tokens", "vLLM refuses it: leave such rows out"),
-            (self.output < 1, "the output has no tokens", "vLLM refuses it: leave such rows out"),
+            (self.output < 0, "the output is negative", "mend the row or leave it out"),
         ]
         if self.cached is not None:
             outside = (self.cached < 0) | (self.cached >= self.prompt)
             checks.append((outside, "cached is not within 0 and prompt - 1", "vLLM computes at least one prompt token"))
         found = [(int(np.argmax(bad)), what, mend) for bad, what, mend in checks if bad.any()]
         return min(found, key=lambda row: row[0], default=None)
+
+    def where(self, kept: NDArray[np.bool_]) -> Trace:
+        """The rows that are kept, (n,); at least one."""
+        cached = None if self.cached is None else self.cached[kept]
+        arrival, prompt, output = self.arrival_s[kept], self.prompt[kept], self.output[kept]
+        return replace(self, arrival_s=arrival, prompt=prompt, output=output, cached=cached)
 
     def __len__(self) -> int:
         """Number of requests."""
