@@ -48,7 +48,7 @@ def decide(facts: Facts, searches: Mapping[str, Search], base: InForce) -> Plan:
     plan = assemble(fleet, placed, relaxed(facts, searches, placed, facts.predictors), stated, serial=base.serial)
     if facts.predictors is not None:
         engines_of = partial(_engines_of, facts, facts.predictors)
-        plan = look_ahead(plan, fleet, placed, requests=facts.requests, engines_of=engines_of)
+        plan = look_ahead(plan, fleet, placed, requests=facts.requests, engines_of=engines_of, candidates=candidates)
     plan = seal(plan.model_copy(update={"fleet_digest": facts.loaded.digest}))
     same = base.plan is not None and _decided(plan) == _decided(base.plan)
     if base.plan is not None and same and plan.solved.status not in UNSOLVED:

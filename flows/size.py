@@ -36,9 +36,10 @@ class Sizing:
         for pool, most in zip(self.cluster.pools, self.asked.pools, strict=True):
             nodes, spare = self.sized.nodes[pool.name], self.sized.spares.get(pool.name, 0)
             node_price = self.prices[pool.name] * pool.gpus_per_node
-            used = sum(
+            parts = sum(
                 dict(one.gpus).get(pool.name, 0) for served in self.sized.placed.served for one in served.candidates
             )
+            used = -(-parts // pool.engines_per_gpu)
             found.append(
                 {
                     "pool": pool.name, "gpu": pool.gpu, "gpus_per_node": pool.gpus_per_node, "tier": pool.tier,
@@ -99,5 +100,5 @@ def size_fleet(  # noqa: PLR0913 - what a user may ask for
     for served in sized.placed.served:
         if served.share < 1.0 - 1e-9:
             helps = [relaxation.text for relaxation in searches[served.intent].relaxations]
-            unmet[served.intent] = "; ".join([served.reason, *helps])
+            unmet[served.intent] = "; ".join([served.reason.rstrip("."), *helps])
     return Sizing(cluster=fleet.cluster, asked=wide.cluster, prices=facts.prices, sized=sized, unmet=unmet)

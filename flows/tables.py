@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from rich.table import Table
 from rich.text import Text
 
 from catalog.store import Record, RecordName
 from flows.night import MET
+from planner.explain import clock
+from planner.explain.outlook import SURGE, saved
 from planner.plan import Plan
-from planner.strategies import Candidate, Rejection
 
 STATUS_STYLE = {"met": "green", "margin_consumed": "yellow", "unmet": "red", "no_data": "magenta"}
 NUMBERS = ("serves", "TTFT", "TPOT", "USD/h")
@@ -49,6 +49,45 @@ def decisions(plan: Plan) -> Table:
     return table
 
 
+def day(plan: Plan) -> list[Table]:
+    """Replicas per window of every intent whose load changes over the day, and what that saves; none, no table."""
+    shown = [(decision.name, decision.day) for decision in plan.intents if decision.day is not None]
+    if not shown:
+        return []
+    title = "Through the day: replicas that are needed from each hour (UTC) on"
+    told = None if plan.day is None else f"the fleet {saved(plan.day.cost, plan.day.peak_cost, plan.day.refunded)}"
+    table = Table(title=title, title_justify="left", caption=told, caption_justify="left")
+    table.add_column("intent", no_wrap=True)
+    for part in shown[0][1].parts:
+        table.add_column(clock(part.start_hour), justify="right")
+    table.add_column("saves USD/day", justify="right")
+    table.add_column("stays as it is, because", overflow="fold")
+    for name, mine in shown:
+        counts = (f"{part.replicas}" for part in mine.parts)
+        table.add_row(name, *counts, dollars(mine.peak_cost - mine.cost), mine.kept or "-")
+    return [table]
+
+
+def margins(plan: Plan) -> list[Table]:
+    """Up to which share of the planned load each intent keeps its SLO, case by case; without any, no table."""
+    shown = [(decision.name, {s.case: s for s in decision.robustness}) for decision in plan.intents]
+    if not any(stresses for _, stresses in shown):
+        return []
+    heads = {"as_predicted": "as predicted", "slow_end": "slow end", "fast_end": "fast end",
+             "half_bandwidth": "half the network"}  # fmt: skip
+    title = "Margins: the SLO holds up to this share of the planned load"
+    table = Table(title=title, title_justify="left")
+    for name in ("intent", *heads.values(), "breaks first", "20 % more load"):
+        table.add_column(name, justify="left" if name in {"intent", "breaks first"} else "right")
+    for name, stresses in shown:
+        if (slow := stresses.get("slow_end")) is None:
+            continue
+        cells = [f"{stresses[case].breaks_at:.0%}" if case in stresses else "-" for case in heads]
+        first = slow.first_to_break.upper() if slow.first_to_break != "capacity" else "capacity"
+        table.add_row(name, *cells, first, "carried" if slow.breaks_at >= SURGE else "not carried")
+    return [table]
+
+
 def unmet(plan: Plan) -> list[str]:
     """Lines on each intent that is not met: why, and what would help."""
     lines = []
@@ -78,60 +117,6 @@ def pools(plan: Plan) -> Table:
         price = dollars(pool.price_per_gpu_hour)
         table.add_row(pool.name, pool.gpu, str(pool.used), str(pool.gpus), price, dollars(pool.shadow_price))
     return table
-
-
-def candidates(found: Sequence[Candidate], *, top: int) -> Table:
-    """Show the cheapest candidates that serve the whole rate."""
-    whole = sorted((c for c in found if c.share >= 1.0), key=lambda c: (c.cost_per_hour, str(c.strategy)))
-    title = f"{len(whole):,} candidates serve the whole rate, {len(found) - len(whole):,} a part of it, for mixes"
-    table = Table(title=title, title_justify="left", caption=_LEGEND, caption_justify="left")
-    for name in ("strategy", "GPUs", "USD/h", "TTFT", "TPOT", "goodput /s", "holds", "load", "quality", "known from"):
-        table.add_column(name, justify="left" if name in {"strategy", "GPUs", "known from"} else "right")
-    for candidate in whole[:top]:
-        estimate = candidate.estimate
-        table.add_row(
-            str(candidate.strategy).replace(" / ", " /\n"),
-            ",\n".join(f"{gpus} of {pool}" for pool, gpus in candidate.gpus),
-            dollars(candidate.cost_per_hour),
-            seconds(estimate.ttft_high),
-            seconds(estimate.tpot_high),
-            f"{estimate.goodput_low:.3g}-{estimate.goodput:.3g}",
-            f"{estimate.slo_probability:.0%}",
-            f"{estimate.utilisation:.0%}",
-            f"{candidate.quality:.3f}",
-            f"{estimate.method.replace('_', ' ')},\n{estimate.source}",
-        )
-    return table
-
-
-#: What the columns of candidates mean.
-_LEGEND = (
-    "TTFT, TPOT: at the SLO's quantile, slow end of the interval. goodput: requests/s within the SLO, slow end to "
-    "middle.\nholds: probability that the SLO holds at this load. load: share of capacity in use. "
-    "quality: share of the unquantized score."
-)
-
-
-def rejections(found: Iterable[Rejection], *, top: int) -> Table:
-    """Show why strategies were rejected: the reasons by count, each with its largest families as examples."""
-    by_reason: dict[str, list[Rejection]] = defaultdict(list)
-    for rejection in sorted(found, key=lambda rejection: (-rejection.count, rejection.strategy)):
-        by_reason[rejection.reason].append(rejection)
-    ranked = sorted(by_reason.items(), key=lambda item: (-_total(item[1]), item[0]))
-    title = f"{_total(family for families in by_reason.values() for family in families):,} strategies rejected"
-    table = Table(title=title, title_justify="left")
-    for name in ("count", "reason", "for example", "since"):
-        table.add_column(name, justify="right" if name == "count" else "left", overflow="fold")
-    shown = max(1, top // max(1, len(ranked)))
-    for reason, families in ranked:
-        for at, family in enumerate(families[:shown]):
-            first = (f"{_total(families):,}", reason.replace("_", " ")) if at == 0 else ("", "")
-            table.add_row(*first, f"{family.strategy} ({family.count:,})", family.detail)
-    return table
-
-
-def _total(families: Iterable[Rejection]) -> int:
-    return sum(family.count for family in families)
 
 
 def records(rows: Sequence[tuple[RecordName, Record]]) -> Table:

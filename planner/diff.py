@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -143,7 +144,10 @@ def _group_changes(key: tuple[str, str], old: list[ReplicaGroup], new: list[Repl
                 rest_new.remove(partner)
                 changes += _between(intent, group, partner)
     changes += [Change(kind="removed", intent=intent, text=_place(group), gpus=-group.gpus) for group in rest_old]
-    return changes + [Change(kind="added", intent=intent, text=_place(group), gpus=group.gpus) for group in rest_new]
+    for group in rest_new:
+        text = ", ".join([_place(group), *_overrides({}, group.overrides)])
+        changes.append(Change(kind="added", intent=intent, text=text, gpus=group.gpus))
+    return changes
 
 
 def _same_place(one: ReplicaGroup, other: ReplicaGroup) -> bool:
@@ -165,7 +169,8 @@ def _place(group: ReplicaGroup) -> str:
 def _between(intent: str, old: ReplicaGroup, new: ReplicaGroup) -> list[Change]:
     gpus = new.gpus - old.gpus
     if shape(old) != shape(new):
-        return [Change(kind="reconfigured", intent=intent, text=f"{_place(old)} → {_place(new)}", gpus=gpus)]
+        text = ", ".join([f"{_place(old)} → {_place(new)}", *_overrides(old.overrides, new.overrides)])
+        return [Change(kind="reconfigured", intent=intent, text=text, gpus=gpus)]
     changes = []
     if old.node_pool != new.node_pool:
         changes.append(Change(kind="moved", intent=intent, text=f"{_place(old)} → {_place(new)}", gpus=gpus))
@@ -197,13 +202,13 @@ def _settings(old: ReplicaGroup, new: ReplicaGroup) -> str:
     fields = [name for name in ReplicaGroup.model_fields if name not in skipped]
     told = [f"{n} {getattr(old, n)} → {getattr(new, n)}" for n in fields if getattr(old, n) != getattr(new, n)]
     told += [f"replicas by the hour {_hours(old)} → {_hours(new)}"] * (old.windows != new.windows)
-    names = sorted({*old.overrides, *new.overrides})
-    told += [
-        f"override --{name} {old.overrides.get(name, 'none')} → {new.overrides.get(name, 'none')}"
-        for name in names
-        if old.overrides.get(name) != new.overrides.get(name)
-    ]
-    return ", ".join(told)
+    return ", ".join([*told, *_overrides(old.overrides, new.overrides)])
+
+
+def _overrides(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+    """Flags that a user sets by hand, and sets otherwise now."""
+    names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    return [f"override --{name} {old.get(name, 'none')} → {new.get(name, 'none')}" for name in names]
 
 
 def _hours(group: ReplicaGroup) -> str:

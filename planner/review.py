@@ -11,13 +11,15 @@ import math
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 from planner.plan import Plan, ReplicaGroup
 
 #: What tells replicas apart that cannot stand in for each other without a restart.
 _KEY = ("intent", "role", "node_pool", "model", "gpu", "tp", "pp", "dp", "expert_parallel", "quantization", "kv_dtype",
-        "max_num_seqs", "max_num_batched_tokens", "max_model_len", "enable_prefix_caching")  # fmt: skip
+        "max_num_seqs", "max_num_batched_tokens", "max_model_len", "enable_prefix_caching",
+        "engines_per_gpu")  # fmt: skip
 _SERVED = ("met", "margin_consumed")
 
 
@@ -110,11 +112,16 @@ def _key(group: ReplicaGroup) -> tuple[object, ...]:
 
 
 def moved_gpus(plan: Plan, live: Plan) -> int:
-    """GPUs of replicas that would start, of services that what runs already serves enough."""
+    """GPUs of replicas that would start, of services that what runs already serves enough; rounded up if shared."""
     settled = _settled(plan, live)
-    size = {_key(group): group.gpus_per_replica for group in plan.placements}
+    size = {_key(group): _whole_gpus(group) for group in plan.placements}
     more = _replicas(plan) - _replicas(live)
-    return sum(count * size[key] for key, count in more.items() if key[0] in settled)
+    return math.ceil(sum(count * size[key] for key, count in more.items() if key[0] in settled))
+
+
+def _whole_gpus(group: ReplicaGroup) -> Fraction:
+    """GPUs of one replica, a part of one as that part."""
+    return Fraction(group.gpus_per_replica, group.engines_per_gpu)
 
 
 def _settled(plan: Plan, live: Plan) -> set[str]:
@@ -134,13 +141,13 @@ def _settled(plan: Plan, live: Plan) -> set[str]:
 def _movement(plan: Plan, live: Plan) -> list[Objection]:
     if plan.movement is None:
         return []
-    running = sum(group.gpus for group in live.placements)
+    running = float(sum(group.replicas * _whole_gpus(group) for group in live.placements))
     forced = plan.movement.forced_gpus if plan.changed_from == live.digest else 0
     # the share was rounded to six digits when the plan was sealed
     allowed = math.floor(plan.movement.share * running * (1.0 + 1e-5) + 1e-9) + forced
     moved = moved_gpus(plan, live)
     if moved <= allowed:
         return []
-    text = f"it starts {moved} GPUs anew, movement {plan.movement.share:g} of {running} allows {allowed}"
+    text = f"it starts {moved} GPUs anew, movement {plan.movement.share:g} of {running:g} allows {allowed}"
     mend = "publish the plans between, or raise movement: in the fleet and plan again"
     return [Objection(kind="movement", text=text, mend=mend)]

@@ -41,6 +41,8 @@ def test_without_a_plan_everything_is_added(plan: Plan) -> None:
     assert len(added) == len(plan.placements)
     assert sum(change.gpus for change in added) == sum(group.gpus for group in plan.placements)
     assert first.cost == plan.cost_per_hour
+    own = diff(None, changed(plan, "chat", overrides={"seed": 4})).changes
+    assert [change.intent for change in own if "override --seed none → 4" in change.text] == ["chat"]
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,7 @@ def test_without_a_plan_everything_is_added(plan: Plan) -> None:
         ({"node_pool": "h200-us"}, "moved", "on h200-us"),
         ({"replicas": 5}, "resized", "3 → 5 replicas"),
         ({"overrides": {"seed": 4}}, "reconfigured", "override --seed none → 4"),
+        ({"tp": 8, "gpus_per_replica": 8, "overrides": {"seed": 4}}, "reconfigured", "override --seed none → 4"),
         ({"nodes": ((NodeShare(node="h100-eu-7", gpus=4),),) * 3}, "moved", "3 of 3 replicas change nodes"),
     ],
 )

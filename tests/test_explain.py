@@ -9,7 +9,7 @@ import pytest
 from catalog.errors import BadInput
 from planner.explain import explain, seconds
 from planner.explain.outlook import margins
-from planner.plan import NodeShare, Plan, Stress, from_json
+from planner.plan import NodeShare, Plan, Relaxation, Stress, from_json
 
 SAMPLE = Path(__file__).parent / "plans" / "sample.json"
 
@@ -33,6 +33,35 @@ def test_a_served_intent_is_explained(plan: Plan) -> None:
         "published kernel measurements",
     ):
         assert said in text
+
+
+def test_changes_that_help_only_together_are_told_so(plan: Plan) -> None:
+    """Limits that must give way at once are not offered as changes that each help alone."""
+    index = next(i for i, decision in enumerate(plan.intents) if decision.relaxations)
+    decision = plan.intents[index]
+    joint = tuple(
+        Relaxation(dimension=limit, from_value=0.002, to_value=0.1, unit="s", text=f"allow {limit}, together with more")
+        for limit in ("ttft", "tpot")
+    )
+    for relaxations, said in ((decision.relaxations, "of each kind alone"), (joint, "these, all at once")):
+        mine = decision.model_copy(update={"relaxations": relaxations})
+        changed = (*plan.intents[:index], mine, *plan.intents[index + 1 :])
+        assert said in explain(plan.model_copy(update={"intents": changed}), mine.name)
+
+
+@pytest.mark.parametrize(
+    ("binding", "said"),
+    [
+        ("load", "What bound it: its load; nothing cheaper carries it."),
+        ("slo (ttft and tpot)", "its own limits (TTFT, TPOT); nothing cheaper keeps them at this load."),
+        ("capacity: node pool a is short by 2 of 4 GPUs", "What bound it: capacity: node pool a is short"),
+    ],
+)
+def test_what_bound_a_choice_is_said_in_words(plan: Plan, binding: str, said: str) -> None:
+    """The plan's short words for limits are spelled out; a row that was full names itself."""
+    first, *rest = plan.intents
+    bound = plan.model_copy(update={"intents": (first.model_copy(update={"binding": binding}), *rest)})
+    assert said in explain(bound, first.name)
 
 
 def test_an_unmet_intent_says_what_would_help(plan: Plan) -> None:

@@ -47,7 +47,7 @@ def decided(wanted, replicas, *, spares=0, cluster=None, **more):
     return one, place(fleet([cluster or pool()], [wanted]), {wanted.name: [one]})
 
 
-def planned(wanted, placed, *, cluster=None):
+def planned(wanted, placed, *, cluster=None, offers=None):
     """The assembled plan with its outlook, sealed."""
     wishes = fleet([cluster or pool()], [wanted])
     facts = Facts(
@@ -57,7 +57,8 @@ def planned(wanted, placed, *, cluster=None):
     )  # fmt: skip
     plan = assemble(wishes, placed, {wanted.name: Search(rate=60.0)}, facts)
     requests = {wanted.name: realize(wanted.workload)}
-    return seal(look_ahead(plan, wishes, placed, requests=requests, engines_of=lambda _: lambda _: ENGINE))
+    engines_of = lambda _: lambda _: ENGINE  # noqa: E731 - one engine for all
+    return seal(look_ahead(plan, wishes, placed, requests=requests, engines_of=engines_of, candidates=offers))
 
 
 def gauge_of(one, wanted, needed=None, engines=(ENGINE,)):
@@ -147,6 +148,46 @@ def test_who_must_not_scale_keeps_its_replicas_and_says_why(more, said):
     assert said in plan.intents[0].day.kept
     assert {part.replicas for part in plan.intents[0].day.parts} == {6}
     assert plan.day is None
+
+
+def test_one_part_of_a_mix_may_carry_the_night_alone():
+    """Where both parts in proportion need a replica each, the cheaper one alone serves the quiet windows."""
+    wanted = wish()
+    parts = []
+    for tp, share, cost in ((1, 0.5, 6.0), (2, 0.5, 5.0)):
+        one = candidate(replicas=3, share=share, tp=tp, cost=cost)
+        load = law_of(realize(wanted.workload))
+        parts.append(replace(one, estimate=judged(one.strategy, (ENGINE,), replace(load, rate=30.0), wanted.slo)))
+    placed = place(fleet([pool()], [wanted]), {"chat": parts})
+    assert len(placed["chat"].candidates) == 2
+    plan = planned(wanted, placed)
+    floors = {group.tp: {w.start_hour: w.min_replicas for w in group.windows} for group in plan.placements}
+    assert (floors[1][0.0], floors[2][0.0]) == (0, 1)
+    gauge = gauge_of(parts[1], wanted)
+    for part in plan.intents[0].day.parts:
+        if part.replicas < 3:
+            assert gauge.goodput((part.replicas,)) >= part.rate
+    assert plan.intents[0].day.parts[2].replicas == 6
+
+
+def test_another_strategy_for_the_quiet_windows_is_priced_and_told():
+    """Where one replica of a cheaper strategy carries the night, the plan says which, when, and what it would save."""
+    wanted = wish()
+    one, placed = decided(wanted, 6)
+    small = candidate(share=0.1, cost=0.2, tp=2)
+    plan = planned(wanted, placed, offers={"chat": [one, small]})
+    day = plan.intents[0].day
+    assert day.switch == "h100-tp2 x1 at 00:00-04:00 UTC"
+    assert day.parts == planned(wanted, placed).intents[0].day.parts
+    assert f"{day.switch} would save {day.switch_saves:,.2f} USD a day more" in explain(plan, "chat")
+    lead, parts = 0.25, day.parts
+    stays = [4.0 * part.cost_per_hour for part in parts]
+    rises = parts[1].cost_per_hour - max(0.0, parts[1].cost_per_hour - parts[0].cost_per_hour)
+    assert day.switch_saves == pytest.approx(stays[0] - 4.0 * 0.2 - lead * (0.2 + rises), abs=1e-4)
+    dear = candidate(share=0.1, cost=30.0, tp=2)
+    assert planned(wanted, placed, offers={"chat": [one, dear]}).intents[0].day.switch == ""
+    fast = wish(goal="min_latency")
+    assert planned(fast, decided(fast, 6)[1], offers={"chat": [small]}).intents[0].day.switch == ""
 
 
 def test_spares_and_survivors_stay_in_every_window():

@@ -55,6 +55,25 @@ def test_a_quota_that_binds_is_told():
     assert (told.dimension, told.from_value, told.to_value) == ("quota", 4.0, 6.0)
 
 
+def test_a_quota_counts_parts_of_a_gpu_as_parts():
+    """Seven quarters of a GPU are two GPUs of quota, not seven; five quarters of a mate leave three of two GPUs."""
+    shared = pool(nodes=1, engines_per_gpu=4)
+    wishes = fleet([shared], [intent(team="t")], teams=(Team(name="t", quota={"h100": 1}),))
+    (told,) = found(wishes, {"chat": [candidate(replicas=7, engines_per_gpu=4)]})["chat"]
+    assert (told.dimension, told.from_value, told.to_value) == ("quota", 1.0, 2.0)
+    both = fleet(
+        [shared],
+        [intent("mate", team="t", priority=0), intent(team="t")],
+        teams=(Team(name="t", quota={"h100": 2}),),
+    )
+    offers = {
+        "mate": [candidate(of="mate", replicas=5, engines_per_gpu=4)],
+        "chat": [candidate(replicas=7, engines_per_gpu=4)],
+    }
+    (told,) = found(both, offers)["chat"]
+    assert (told.from_value, told.to_value) == (2.0, 3.0)
+
+
 def test_a_team_budget_that_binds_is_told_with_what_others_spend():
     """The mate spends 4 of 10 USD/h; 12 are needed: 16."""
     wishes = fleet(

@@ -127,6 +127,21 @@ def test_energy_of_owned_hardware_decides_between_equals():
     assert found.cost_per_hour == pytest.approx(16.5)
 
 
+def test_who_wants_to_be_fast_is_told_that_cost_decided():
+    """The cheapest fleet holds an intent to its limits and its budget; that it could be faster is said by name."""
+    offers = {"chat": [candidate(cost=2.0)]}
+    for goal, told in (("min_latency", True), ("min_cost", False)):
+        found = size(fleet([pool(nodes=1)], [intent(goal=goal)]), offers, prices={"a": 2.0})
+        assert any("at least cost: chat keep" in note for note in found.notes) == told
+
+
+def test_energy_beside_shared_gpus_is_not_eaten_by_their_rent():
+    """A quarter of a GPU at 2 USD/h rents for 0.50: of a cost of 0.80 energy is 0.30."""
+    wishes = fleet([pool(nodes=1, engines_per_gpu=4)], [intent()])
+    found = size(wishes, {"chat": [candidate(engines_per_gpu=4, cost=0.8)]}, prices={"a": 2.0})
+    assert found.energy_per_hour == pytest.approx(0.3)
+
+
 def test_a_limit_that_is_too_small_is_an_answer():
     """Two intents, room for one: the one of higher priority is served, the other is named."""
     wishes = fleet([pool(nodes=1)], [intent("one", priority=5), intent("two", priority=0)])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -283,6 +284,32 @@ def test_both_solvers_agree(solver):
     placed = place(ONE, TWO, solver=solver, rules=EXACT)
     assert placed.cost_per_hour == 12.0
     assert placed.solved.status == "proven"
+
+
+def dear(question):
+    """A point that keeps every row, the dearest of all."""
+    if question.relax:
+        return highs(question)
+    turned = highs(replace(question, objective=-question.objective))
+    return replace(turned, value=float(question.objective @ turned.values), bound=0.0)
+
+
+@pytest.mark.parametrize(("solver", "said"), [("highs", "CBC agrees (12.0000 USD/h)"), ("cbc", "HiGHS agrees (12.0")])
+def test_a_second_opinion_agrees(solver, said):
+    """On request the other solver is asked for the same cost, and the plan notes that it finds it too."""
+    placed = place(ONE, TWO, solver=solver, rules=replace(EXACT, second_opinion=True))
+    assert any(said in note for note in placed.solved.notes)
+    assert not any("second opinion" in note for note in place(ONE, TWO, solver=solver, rules=EXACT).solved.notes)
+
+
+def test_a_second_opinion_that_differs_is_said():
+    """A solver whose answer is far from the best is found out by the other one."""
+    wishes = fleet([pool(), pool("b", "l40s")], [intent()])
+    offers = {"chat": [candidate(cost=12.0), candidate("b", gpu="l40s", cost=20.0)]}
+    placed = place(wishes, offers, solver=dear, rules=replace(EXACT, second_opinion=True))
+    (note,) = [note for note in placed.solved.notes if "second opinion" in note]
+    assert note.startswith("second opinion: CBC does not agree with ")
+    assert "(12.0000 USD/h)" in note
 
 
 def test_names_that_differ_in_slash_and_underscore_do_not_collide():

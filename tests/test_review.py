@@ -63,6 +63,21 @@ def test_movement_counts_starts_of_settled_services(before: int, now: int, settl
     assert moved_gpus(plan, live) == expected
 
 
+def test_parts_of_a_gpu_are_moved_as_parts() -> None:
+    """Where four engines share a GPU, five that start are two GPUs; and sharing otherwise is a start like any other."""
+
+    def shared(replicas: int, engines: int = 4) -> Plan:
+        part = CHAT.model_copy(update={"replicas": replicas, "gpus_per_replica": 1, "engines_per_gpu": engines,
+                                       "nodes": CHAT.nodes[:1] * replicas})  # fmt: skip
+        return plan_of(1, placements=(*without(FIRST, "chat"), part))
+
+    live = shared(3)
+    plan = after(live, placements=shared(8).placements, movement=Movement(share=0.5, settled=("chat",)))
+    assert moved_gpus(plan, live) == 2
+    other = after(live, placements=shared(4, engines=2).placements, movement=Movement(share=0.5, settled=("chat",)))
+    assert moved_gpus(other, live) == 2
+
+
 @pytest.mark.parametrize(("spare", "objected"), [(0, False), (1, True)])
 def test_the_limit_of_movement_is_a_share_of_what_runs(spare: int, objected: bool) -> None:  # noqa: FBT001 - a table
     """Exactly as much as the share allows passes, one GPU more does not."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from catalog.cluster import TIER_WORDS
 from catalog.errors import BadInput, near_names
 from planner.explain.change import waves_of
-from planner.explain.outlook import fleet_day, margins, through_the_day
+from planner.explain.outlook import LIMITS, fleet_day, margins, through_the_day
 from planner.explain.words import clock, counted, dollars, seconds, wish_of
 from planner.plan import Choice, IntentDecision, Latency, Plan
 
@@ -32,6 +32,10 @@ STATUS_WORDS = {
     "unmet": "not met",
     "no_data": "not planned, for lack of data",
 }
+
+
+#: Dollars that are told apart.
+CENT = 0.005
 
 
 def explain(plan: Plan, intent: str) -> str:
@@ -81,8 +85,18 @@ def _chosen(decision: IntentDecision) -> list[str]:
         lines.append(f"  holds the SLO up to {ends}; busy {part.utilisation:.0%}; quality {part.quality:.4g}")
         told.append("\n".join(lines))
     if decision.binding:
-        told.append(f"What bound it: {decision.binding}.")
+        told.append(f"What bound it: {_bound(decision.binding)}.")
     return told
+
+
+def _bound(binding: str) -> str:
+    """What bound a choice, for whoever does not know the plan's short words."""
+    if binding == "load":
+        return "its load; nothing cheaper carries it"
+    if binding.startswith("slo (") and binding.endswith(")"):
+        names = [LIMITS.get(name, name) for name in binding[len("slo (") : -1].split(" and ")]
+        return f"its own limits ({', '.join(names)}); nothing cheaper keeps them at this load"
+    return binding
 
 
 def _latency(latency: Latency, decision: IntentDecision, key: str) -> str:
@@ -101,7 +115,9 @@ def _runner_up(decision: IntentDecision) -> list[str]:
 def _price_gap(decision: IntentDecision, second: Choice) -> str:
     gap = second.cost_per_hour - decision.cost_per_hour
     worth = decision.runner_up_extra_per_hour
-    scarce = "" if worth is None else f" ({worth:+,.2f} USD/h with scarce GPUs at what they are worth tonight)"
+    scarce = ""
+    if worth is not None and abs(worth - gap) >= CENT:
+        scarce = f" ({worth:+,.2f} USD/h with its starts charged and scarce GPUs at what they are worth tonight)"
     return f", {abs(gap):,.2f} USD/h {'more' if gap >= 0 else 'less'}{scarce}"
 
 
@@ -110,8 +126,13 @@ def _unmet(decision: IntentDecision) -> list[str]:
         return []
     if not decision.relaxations:
         return ["What would help: nothing that was tried; see the strategies ruled out."]
-    lines = ["What would help, the nearest change of each kind alone:"]
-    return ["\n".join([*lines, *(f"  {relaxation.text}" for relaxation in decision.relaxations)])]
+    joint = any(", together with " in relaxation.text for relaxation in decision.relaxations)
+    told = (
+        "What would help: no change of one kind alone; these, all at once:"
+        if joint
+        else "What would help, the nearest change of each kind alone (a kind that is not listed does not help alone):"
+    )
+    return ["\n".join([told, *(f"  {relaxation.text}" for relaxation in decision.relaxations)])]
 
 
 def _order(plan: Plan, decision: IntentDecision) -> list[str]:

@@ -32,6 +32,11 @@ def day_lines(day: IntentDay) -> list[str]:
     if day.starts:
         lines.append(saved(day.cost, day.peak_cost, day.refunded))
         lines.append(f"frees {day.freed_gpu_hours:,.4g} GPU-hours a day for {counted(day.starts, 'start')} a day")
+    if day.switch:
+        lines.append(
+            f"the plan keeps one strategy all day; {day.switch} would save {day.switch_saves:,.2f} USD a day more,"
+            " its starts paid, on GPUs that are free then"
+        )
     if day.kept:
         lines.append(f"stays as it is: {day.kept}")
     elif not day.starts:
@@ -44,7 +49,8 @@ def saved(cost: float, peak: float, refunded: float) -> str:
     less = peak - cost
     rest = less - refunded
     told = f"costs {cost:,.2f} USD a day, {less:,.2f} ({less / peak:.0%}) less than at the peak's size all day"
-    return told + (f"; {rest:,.2f} of that on GPUs that are paid for anyway" if rest > 0.005 else "")
+    rounding = 0.005 + 1e-5 * peak  # a plan keeps six digits of each sum
+    return told + (f"; {rest:,.2f} of that on GPUs that are paid for anyway" if rest > rounding else "")
 
 
 def stress_line(stress: Stress) -> str:

@@ -7,29 +7,38 @@ strategies already chosen, so nothing is searched or placed again, and nothing h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from planner.intents import Fleet, Intent
 from planner.outlook.gauge import EngineOf, Gauge, law_of
 from planner.outlook.robust import robustness
+from planner.outlook.switch import Market, priced
 from planner.outlook.windows import Group, day_of, fleet_day, through_the_day, without_reserve
 from planner.placement.placed import Key, Placed, Served
 from planner.plan import IntentDecision, Plan, Window
 from planner.queueing import rules_for
-from planner.workload import Requests
+from planner.strategies import Candidate
+from planner.workload import Requests, demand
 
 __all__ = ["Gauge", "look_ahead"]
 
 EnginesOf = Callable[[Intent], EngineOf]
 
 
-def look_ahead(
-    plan: Plan, fleet: Fleet, placed: Placed, *, requests: Mapping[str, Requests], engines_of: EnginesOf
+def look_ahead(  # noqa: PLR0913 - what was decided, and what it is held against
+    plan: Plan,
+    fleet: Fleet,
+    placed: Placed,
+    *,
+    requests: Mapping[str, Requests],
+    engines_of: EnginesOf,
+    candidates: Mapping[str, Sequence[Candidate]] | None = None,
 ) -> Plan:
     """Add to an assembled plan the day of every intent whose profile is known, and the robustness of all that run.
 
-    `engines_of` gives, for an intent's load, the engine of a configuration at the middle of its predictions. The plan
-    needs to be sealed again.
+    `engines_of` gives, for an intent's load, the engine of a configuration at the middle of its predictions. With the
+    `candidates` of each intent its day says what another of them would save in quiet windows. The plan needs to be
+    sealed again.
     """
     decisions: list[IntentDecision] = []
     groups: list[Group] = []
@@ -48,6 +57,12 @@ def look_ahead(
         for group, key in zip(plan.placements, seats, strict=True)
     )
     whole = fleet_day(groups, decisions, fleet.day)
+    if whole is not None and candidates is not None:
+        market = Market(fleet=fleet, pools=plan.pools, groups=tuple(groups), candidates=candidates)
+        decisions = [
+            priced(decision, intent, market, rate=demand(requests[intent.name]))
+            for intent, decision in zip(fleet.intents, decisions, strict=True)
+        ]
     return plan.model_copy(update={"intents": tuple(decisions), "placements": placements, "day": whole})
 
 

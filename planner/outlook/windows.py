@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from catalog.cluster import Cluster, NodePool
 from catalog.units import SECONDS_PER_HOUR
@@ -28,6 +28,7 @@ BUSIEST = 0.999
 class Group:
     """Replicas of one key through the day."""
 
+    intent: str
     seats: Seats
     course: Course
     replica_cost: float
@@ -69,13 +70,57 @@ def through_the_day(
             kept = _kept(intent, gauge, one)
             needs = [len(one.nodes)] * len(asked) if kept else _needs(intent, served, gauge, one, asked, cluster)
             found[one.key] = Group(
+                intent=intent.name,
                 seats=one,
                 course=cheapest(needs, lead_hours=lead),
                 replica_cost=_replica_cost(gauge.candidate, pool),
                 refunded=cluster.pool(pool.node_pool).tier in BY_THE_HOUR,
                 kept=kept,
             )
-    return tuple(found[one.key] for one in served.seats)
+    groups = tuple(found[one.key] for one in served.seats)
+    if len(gauges) < 2 or any(group.kept for group in groups):
+        return groups
+    return _one_alone(intent, groups, gauges, [factor * gauges[0].mean_rate for factor in factors], cluster)
+
+
+def _one_alone(
+    intent: Intent, groups: tuple[Group, ...], gauges: Sequence[Gauge], asked: Sequence[float], cluster: Cluster
+) -> tuple[Group, ...]:
+    """A mix whose quiet windows may be carried by one of its parts alone, where that costs less over the day.
+
+    Between the two a router shares the load as planned: both parts in proportion, or all of it to the one that runs.
+    """
+    counts = [list(group.course.counts) for group in groups]
+    for window, rate in enumerate(asked):
+        if rate >= BUSIEST * max(asked):
+            continue
+        ways = [[mine[window] for mine in counts]]
+        for at, (group, gauge) in enumerate(zip(groups, gauges, strict=True)):
+            alone = _alone(intent, gauge, group.seats, rate, cluster)
+            ways += [[alone * (other == at) for other in range(len(groups))]] if alone is not None else []
+        best = min(ways, key=lambda way: sum(n * group.replica_cost for n, group in zip(way, groups, strict=True)))
+        for mine, count in zip(counts, best, strict=True):
+            mine[window] = count
+    lead = groups[0].course.lead_hours
+    other = tuple(
+        replace(group, course=cheapest(mine, lead_hours=lead)) for group, mine in zip(groups, counts, strict=True)
+    )
+    return min((groups, other), key=_day_cost)
+
+
+def _day_cost(groups: Sequence[Group]) -> float:
+    return round(math.fsum(group.course.replica_hours * group.replica_cost for group in groups), 9)
+
+
+def _alone(intent: Intent, gauge: Gauge, seats: Seats, rate: float, cluster: Cluster) -> int | None:
+    """Replicas of one part that carry everything, with spares and survivors; None where those placed do not."""
+    placed = len(seats.nodes)
+    most = without_reserve(placed, cluster.pool(seats.pool.node_pool), intent)
+    carries = fewest(lambda n: gauge.goodput((n,)), rate, most)
+    if rate > 0 and gauge.goodput((carries,)) < rate:
+        return None
+    total = max(intent.min_replicas, _with_survivors(carries, _fullest(seats), placed, intent))
+    return total if total <= placed else None
 
 
 def day_of(groups: Sequence[Group], gauge: Gauge) -> IntentDay:
@@ -161,7 +206,7 @@ def _needs(  # noqa: PLR0913, PLR0917 - one group in its surroundings
     everything = sum(len(one.nodes) for one in served.seats)
     least = min(placed, math.ceil(intent.min_replicas * placed / everything))
     most = without_reserve(placed, cluster.pool(seats.pool.node_pool), intent)
-    fullest = max(Counter(name for nodes in seats.nodes for name, _ in nodes).values())
+    fullest = _fullest(seats)
     needs = []
     for rate in asked:
         if rate >= BUSIEST * max(asked):
@@ -170,6 +215,11 @@ def _needs(  # noqa: PLR0913, PLR0917 - one group in its surroundings
         carries = fewest(lambda n: gauge.goodput((n,)), rate, most)
         needs.append(max(least, min(placed, _with_survivors(carries, fullest, placed, intent))))
     return needs
+
+
+def _fullest(seats: Seats) -> int:
+    """Replicas on the node that holds most of them."""
+    return max(Counter(name for nodes in seats.nodes for name, _ in nodes).values())
 
 
 def _with_survivors(carries: int, fullest: int, placed: int, intent: Intent) -> int:

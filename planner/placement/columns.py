@@ -237,7 +237,8 @@ def _join(fleet: Fleet, offered: Offer, picked: Sequence[tuple[Ints, Ints]], rul
         scalars[0, mine], scalars[5, mine] = share, share.max() - share
         if intent.goal in LATENCY_GOALS and a.size:
             slow = _slower(opts.latency, a, b)
-            scalars[6, filled] = np.round(slow / slow[share[1:] >= share.max() - 1e-9].min() - 1, 2)
+            slower = slow / slow[share[1:] >= share.max() - 1e-9].min() - 1
+            scalars[6, filled] = np.round(slower - rules.doubt * standing[mine][1:], 2)
     scalars[5][scalars[5] < 1e-9] = 0.0
     return Columns(
         names=tuple(intent.name for intent in fleet.intents),

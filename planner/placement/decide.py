@@ -254,7 +254,7 @@ def _placed(night: _Night, problem: Program, outcome: Outcome, seating: Seating)
         )
     begun = started(change(fleet, served, now))
     served = [
-        replace(one, starts=begun.get(one.intent, (0, 0))[0], started_gpus=begun.get(one.intent, (0, 0))[1])
+        replace(one, starts=begun.get(one.intent, (0, 0.0))[0], started_gpus=begun.get(one.intent, (0, 0.0))[1])
         for one in served
     ]
     known = {columns.names[i]: columns.standing_of(i) for i in range(len(fleet.intents))}
@@ -273,9 +273,9 @@ def _placed(night: _Night, problem: Program, outcome: Outcome, seating: Seating)
         missing_gpus=missing,
         cost_per_hour=math.fsum(one.cost_per_hour for one in served),
         starts=sum(one.starts for one in served),
-        started_gpus=sum(one.started_gpus for one in served),
+        started_gpus=math.fsum(one.started_gpus for one in served),
         movement_gpus=night.movement_gpus,
-        forced_gpus=max(0, round(counted) - night.movement_gpus) if night.movement_gpus is not None else 0,
+        forced_gpus=max(0, math.ceil(counted - night.movement_gpus - 1e-6)) if night.movement_gpus is not None else 0,
         settled=tuple(columns.names[i] for i in range(len(fleet.intents)) if columns.settled(i))
         if now.replicas
         else (),

@@ -8,9 +8,10 @@ is a change that would do; of each thing the least amount is told. Seats are not
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from planner.placement.bins import bin_classes
@@ -33,8 +34,8 @@ class _Left:
     """What the other intents leave."""
 
     gpus: Mapping[str, int]
-    """Node pool -> GPUs that are free."""
-    quota: Mapping[str, int]
+    """Node pool -> GPUs that are free, in parts where engines share them."""
+    quota: Mapping[str, Fraction]
     """GPU type -> GPUs that the team may still take, for the types that its quota names."""
     budget: float
     """Dollars per hour that the team may still spend."""
@@ -84,14 +85,15 @@ def _changes(  # noqa: PLR0913, PLR0917 - one intent in its surroundings
     others: dict[str, tuple[float, Relaxation]] = {}
     for candidate in sorted(whole, key=lambda one: (one.cost_per_hour, str(one.strategy))):
         short = _short_nodes(candidate, left, classes)
-        held = Counter[str]()
+        held: defaultdict[str, Fraction] = defaultdict(Fraction)
         for pool in candidate.strategy.pools:
-            held[classes[pool.node_pool].gpu] += pool.gpus
-        over = {gpu: held[gpu] - most for gpu, most in left.quota.items() if held[gpu] > most}
+            bins = classes[pool.node_pool]
+            held[bins.gpu] += Fraction(pool.gpus, bins.parts)
+        over = {gpu: math.ceil(held[gpu] - most) for gpu, most in left.quota.items() if held[gpu] > most}
         spent = candidate.cost_per_hour - left.budget
         if len(short) == 1 and not over and spent <= 1e-9:
             (name, more), *_ = short.items()
-            paid = more * classes[name].node * prices.get(name, math.inf)
+            paid = more * classes[name].pool.gpus_per_node * prices.get(name, math.inf)
             _keep(nodes, name, paid, _more_nodes(name, more, classes[name], candidate))
         elif not short and len(over) == 1 and spent <= 1e-9 and team is not None:
             (gpu, extra), *_ = over.items()
@@ -108,7 +110,7 @@ def _keep(best: dict[str, tuple[float, Relaxation]], name: str, amount: float, r
 
 
 def _left(fleet: Fleet, intent: Intent, placed: Placed, team: Team | None, classes: Mapping[str, BinClass]) -> _Left:
-    used, types, spent = Counter[str](), Counter[str](), 0.0
+    used, types, spent = Counter[str](), defaultdict[str, Fraction](Fraction), 0.0
     mates = {other.name for other in fleet.intents if team is not None and other.team == team.name}
     for served in placed.served:
         if served.intent == intent.name:
@@ -116,10 +118,10 @@ def _left(fleet: Fleet, intent: Intent, placed: Placed, team: Team | None, class
         for candidate in served.candidates:
             for name, count in candidate.gpus:
                 used[name] += count
-                types[classes[name].gpu] += count * (served.intent in mates)
+                types[classes[name].gpu] += Fraction(count, classes[name].parts) * (served.intent in mates)
             spent += candidate.cost_per_hour * (served.intent in mates)
     gpus = {name: int(bins.free.sum()) - used[name] for name, bins in classes.items()}
-    quota = {} if team is None else {gpu: max(0, most - types[gpu]) for gpu, most in team.quota.items()}
+    quota = {} if team is None else {gpu: max(Fraction(0), most - types[gpu]) for gpu, most in team.quota.items()}
     budget = math.inf if team is None or team.budget is None else team.budget - spent
     return _Left(gpus=gpus, quota=quota, budget=budget)
 

@@ -45,7 +45,7 @@ class Options:
     """Why candidates were refused, each reason once."""
     share: Floats
     cost: Floats  # dollars per hour
-    money: Floats  # cost plus start cost spread over the horizon, dollars per hour
+    money: Floats  # cost plus start cost spread over the horizon and doubt, dollars per hour
     latency: Floats  # seconds
     starts: Floats
     start_gpus: Floats
@@ -171,8 +171,9 @@ def _options(  # noqa: PLR0913 - one loop over candidates fills every array
             gpus, replicas = gpus + configuration.gpus * count, replicas + count
             named[i, part] = seen.setdefault(key, len(seen))
         starts, start_gpus = now.starts(intent.name, candidate)
-        charge = starts * rules.start_gpu_hours / rules.horizon_hours * candidate.cost_per_hour / gpus
-        money = candidate.cost_per_hour + charge * bool(now.replicas)
+        charge = starts * rules.start_gpu_hours / rules.horizon_hours
+        charge += rules.doubt * now.untried(intent.name, candidate)
+        money = candidate.cost_per_hour * (1 + charge * bool(now.replicas) / gpus)
         e2e = candidate.estimate.e2e.p90
         scalars[i] = (min(1.0, candidate.share), candidate.cost_per_hour, money, e2e, starts, start_gpus, replicas)
     share, cost, money_, latency, starts_, start_gpus_, replicas_ = np.ascontiguousarray(scalars.T)

@@ -50,10 +50,11 @@ class Served:
     runner_up: tuple[Candidate, ...] = ()
     """The best column that was not chosen."""
     runner_up_extra: float | None = None
-    """Dollars per hour that it would cost more at the current shadow prices, start cost included."""
+    """Dollars per hour that it would cost more at the current shadow prices, what it would start charged."""
     starts: int = 0
     """Replicas that start tonight, forced moves included."""
-    started_gpus: int = 0
+    started_gpus: float = 0.0
+    """Parts of a GPU as parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +105,8 @@ class Placed:
     """GPUs that are short, by node pool, for everything to be served (the cheapest way to add them)."""
     cost_per_hour: float = 0.0
     starts: int = 0
-    started_gpus: int = 0
+    started_gpus: float = 0.0
+    """Parts of a GPU as parts."""
     movement_gpus: int | None = None
     """GPUs that may start tonight beyond what unmet demand forces; None without an incumbent."""
     forced_gpus: int = 0

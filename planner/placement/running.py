@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,19 +24,25 @@ class Running:
     """One sentence per intent that lost replicas with their nodes."""
 
     @property
-    def gpus(self) -> int:
-        """GPUs in use."""
-        held = (nodes for of_intent in self.replicas.values() for group in of_intent.values() for nodes in group)
-        return sum(gpus for nodes in held for _, gpus in nodes)
+    def gpus(self) -> float:
+        """GPUs in use, parts of one as parts."""
+        groups = (group for of_intent in self.replicas.values() for group in of_intent.items())
+        return math.fsum(key[2].whole_gpus * len(nodes) for key, nodes in groups)
 
-    def starts(self, intent: str, candidate: Candidate) -> tuple[int, int]:
+    def starts(self, intent: str, candidate: Candidate) -> tuple[int, float]:
         """(replicas, GPUs) that the candidate starts beyond what runs."""
         mine = self.replicas.get(intent, {})
         if not mine:
             pools = candidate.strategy.pools
-            return sum(pool.replicas for pool in pools), sum(pool.gpus for pool in pools)
-        new = [(key[2].gpus, max(0, count - len(mine.get(key, ())))) for key, count in keys(candidate)]
-        return sum(count for _, count in new), sum(gpus * count for gpus, count in new)
+            whole = math.fsum(pool.replicas * pool.configuration.whole_gpus for pool in pools)
+            return sum(pool.replicas for pool in pools), whole
+        new = [(key[2].whole_gpus, max(0, count - len(mine.get(key, ())))) for key, count in keys(candidate)]
+        return sum(count for _, count in new), math.fsum(gpus * count for gpus, count in new)
+
+    def untried(self, intent: str, candidate: Candidate) -> int:
+        """GPUs (parts of one, where shared) of what the candidate would run for the first time, if anything runs."""
+        mine = self.replicas.get(intent, {})
+        return sum(key[2].gpus * count for key, count in keys(candidate) if key not in mine) if mine else 0
 
 
 def running(incumbent: Plan | Placed | None, classes: Mapping[str, BinClass]) -> Running:
@@ -85,28 +92,40 @@ def standing_candidates(
 
 
 def steps(parts: Sequence[Candidate], known: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """What runs with a few replicas more or less, where that is not on offer already and can be bounded from below.
+    """What runs with other replica counts, where that is not on offer already and can be bounded from below.
 
-    Small in-place steps are what keeps a fleet calm: without them, an intent that lacks one replica would have to take
-    the replica counts that the search happened to propose. Where what runs is itself on offer there are none, so that
-    equal inputs give an equal plan the night after.
+    Small steps in place are what keeps a fleet calm: without them, an intent that lacks one replica would have to take
+    the replica counts that the search happened to propose. Where what runs is itself on offer and enough there are
+    none, so that equal inputs give an equal plan the night after.
     """
-    found = []
+    found: list[Candidate] = []
     for part in parts:
         if part.strategy.kind != "collocated":
             continue
         tonight = [candidate for candidate in known if _shape(candidate) == _shape(part)]
         offered = {candidate.strategy.pools[0].replicas for candidate in tonight}
-        runs = part.strategy.pool.replicas
-        if runs in offered:
-            continue
+        wanted = _nearby(part, offered) | _complement(part, parts, offered)
         alike = [*tonight, part]
-        offered.add(runs)
-        reach = sorted({1, 2, -(-runs // 50), -(-runs // 20), -(-runs // 10)})
-        for count in sorted({runs + sign * step for step in reach for sign in (-1, 1)}):
-            if count > 0 and count not in offered and count > min(offered):
-                found.append(_valued([count], alike))  # noqa: PERF401 - the condition reads better as a line
+        found += [_valued([count], alike) for count in sorted(wanted - offered - {part.strategy.pool.replicas})]
     return tuple(found)
+
+
+def _nearby(part: Candidate, offered: Collection[int]) -> set[int]:
+    """A few replicas more or less than run, unless that count is on offer."""
+    runs = part.strategy.pools[0].replicas
+    if runs in offered:
+        return set()
+    reach = {1, 2, -(-runs // 50), -(-runs // 20), -(-runs // 10)}
+    return {count for step in reach for count in (runs - step, runs + step) if count > min(offered, default=0)}
+
+
+def _complement(part: Candidate, parts: Sequence[Candidate], offered: Collection[int]) -> set[int]:
+    """The fewest replicas that serve what the other part of a mix leaves, where more are needed, or fewer may do."""
+    rest = 1.0 - math.fsum(other.share for other in parts if other is not part)
+    runs = part.strategy.pools[0].replicas
+    if len(parts) < 2 or rest <= 0 or (part.share >= rest - 1e-9 and runs in offered):
+        return set()
+    return {max(1, math.ceil(rest * runs / part.share - 1e-9))}
 
 
 def _shape(candidate: Candidate) -> tuple[Key, ...]:

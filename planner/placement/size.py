@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from planner.placement.bins import BinClass, bin_classes
-from planner.placement.columns import Columns, build
+from planner.placement.columns import LATENCY_GOALS, Columns, build
 from planner.placement.decide import place
 from planner.placement.legal import Ground
 from planner.placement.placed import Placed
@@ -125,7 +125,8 @@ class _Market:
 
     def energy(self, members: Sequence[Candidate]) -> float:
         """Dollars per hour of candidates beyond the price of the GPUs that they hold."""
-        held = sum(self.prices.get(name, 0.0) * count for one in members for name, count in one.gpus)
+        parts = {pool.name: pool.engines_per_gpu for pool in self.fleet.cluster.pools}
+        held = sum(self.prices.get(name, 0.0) * count / parts[name] for one in members for name, count in one.gpus)
         return max(0.0, sum(one.cost_per_hour for one in members) - held)
 
 
@@ -232,6 +233,9 @@ def _sized(  # noqa: PLR0913 - what was found, and what to say of it
     said = list(notes)
     if answer.values is None:
         said.append(f"the solver found no counts ({answer.outcome}): every pool at its most, unproven")
+    fast = [intent.name for intent in market.fleet.intents if intent.goal in LATENCY_GOALS]
+    if fast:
+        said.append(f"at least cost: {', '.join(fast)} keep their limits, and might be faster on more or other nodes")
     rent = sum(market.node_prices[name] * count for name, count in nodes.items() if count)
     energy = sum(market.energy(served.candidates) for served in placed.served)
     spares = {name: spare for name, count in nodes.items() if count and spare}

@@ -80,6 +80,20 @@ class Asking:
             self.notes.append(answer.note)
         return answer
 
+    def compare(self, program: Program, objective: Floats, answer: Answer) -> None:
+        """Ask the other solver the same and note whether it comes to the same dollars within the gap."""
+        if answer.values is None:
+            return
+        name = "HiGHS" if self.solver is SOLVERS["cbc"] else "CBC"
+        limit = max(0.5, self.seconds)
+        question = Question(program=program, objective=objective, time_limit_s=limit, gap=self.rules.gap)
+        other = checked(SOLVERS[name.lower()](question), question)
+        self.seconds = max(0.0, self.seconds - other.seconds)
+        close = abs(other.value - answer.value) <= 2 * self.rules.gap * abs(answer.value) + ZERO
+        told = f"{other.value:,.4f} USD/h" if other.values is not None else other.outcome.replace("_", " ")
+        agrees = "agrees" if close else f"does not agree with {answer.value:,.4f}"
+        self.notes.append(f"second opinion: {name} {agrees} ({told})")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Goal:
@@ -186,6 +200,8 @@ def _lexicographic(
             continue
         share = SHARES.get(goal.name, 0.5)
         answer = asking.ask(program, goal.weights, share=share, start=point)
+        if goal is money and asking.rules.second_opinion:
+            asking.compare(program, goal.weights, answer)
         if answer.values is None and point is None:
             return None
         if answer.values is not None and (point is None or goal.weights @ answer.values <= goal.weights @ point + ZERO):

@@ -330,15 +330,16 @@ def _total_faults(placed: Placed) -> list[str]:
 def _movement_faults(fleet: Fleet, placed: Placed, now: Running) -> list[str]:
     """Starts of intents that already served enough, against tonight's limit and what was said to be forced."""
     limit = math.floor(fleet.movement * now.gpus + 1e-9)
-    counted = 0
+    counted = 0.0
     for served in placed.served:
         runs = now.replicas.get(served.intent, {})
         if served.intent not in placed.settled:
             continue
         for seats in served.seats:
-            counted += max(0, len(seats.nodes) - len(runs.get(seats.key, ()))) * seats.pool.configuration.gpus
-    if counted > limit + placed.forced_gpus:
-        return [f"starts {counted} GPUs beyond need, above the limit of {limit} and the {placed.forced_gpus} forced"]
+            fresh = max(0, len(seats.nodes) - len(runs.get(seats.key, ())))
+            counted += fresh * seats.pool.configuration.gpus / seats.pool.configuration.engines_per_gpu
+    if counted > limit + placed.forced_gpus + 1e-6:
+        return [f"starts {counted:g} GPUs beyond need, above the limit of {limit} and the {placed.forced_gpus} forced"]
     return []
 
 
@@ -364,11 +365,12 @@ def _wave_faults(  # noqa: C901 - replays every step
                 end[served.intent, seats.key, tuple(sorted(nodes))] += 1
     if +there != end:
         found.append("the waves do not end at the placement")
-    pace = max(1, int(rules.wave_share * now.gpus))
+    pace = max(1.0, rules.wave_share * now.gpus)
     for number, wave in enumerate(placed.waves, 1):
-        started = sum(gpus for move in wave.starts for _, gpus in move.nodes)
-        if started > pace and len(wave.starts) > 1:
-            found.append(f"wave {number} starts {started} GPUs, above {pace}")
+        parts = [(sum(gpus for _, gpus in move.nodes), classes[move.pool.node_pool].parts) for move in wave.starts]
+        started = sum(gpus / of for gpus, of in parts)
+        if started > pace + 1e-6 and len(wave.starts) > 1:
+            found.append(f"wave {number} starts {started:g} GPUs, above {pace:g}")
     return found
 
 

@@ -8,7 +8,7 @@ costs least service goes first, and the wave says what dips.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -64,7 +64,7 @@ def waves(  # noqa: PLR0913 - before, after, the ground and the pace
     if not (todo.starts or todo.stops):
         return ()
     state = Transit(served, now, standing=standing, classes=classes)
-    pace = max(1, int(wave_share * now.gpus))
+    pace = max(1.0, wave_share * now.gpus)
     starts, stops = list(todo.starts), list(todo.stops)
     found: list[Wave] = []
     while starts or stops:
@@ -81,14 +81,23 @@ def waves(  # noqa: PLR0913 - before, after, the ground and the pace
 
 
 def _in_turn(starts: Sequence[Move], stops: Sequence[Move], dips: Sequence[tuple[str, float]]) -> list[Move]:
-    """Who starts first: who dips, then who frees more than it takes, so that room grows before it is needed."""
+    """Who starts first: who dips, then who takes a node that only its own stops would free again, then who frees most.
+
+    The second, lest others fill that node first; the third, so that room grows before it is needed.
+    """
     low = {name for name, _ in dips}
-    freed = Counter[str]()
+    freed: defaultdict[str, float] = defaultdict(float)
     for move in stops:
         freed[move.intent] += _size(move)
     for move in starts:
         freed[move.intent] -= _size(move)
-    return sorted(starts, key=lambda move: (move.intent not in low, -freed[move.intent]))
+    own = {(move.intent, name) for move in stops for name, _ in move.nodes}
+
+    def turn(move: Move) -> tuple[bool, bool, float]:
+        swaps = any((move.intent, name) in own for name, _ in move.nodes)
+        return move.intent not in low, not swaps, -freed[move.intent]
+
+    return sorted(starts, key=turn)
 
 
 class Transit:
@@ -134,13 +143,13 @@ class Transit:
         now = {name: self.share(name) for name in self.floor}
         return tuple((name, share) for name, share in now.items() if share < self.floor[name] - 1e-9)
 
-    def start_what_fits(self, starts: list[Move], pace: int) -> list[Move]:
+    def start_what_fits(self, starts: list[Move], pace: float) -> list[Move]:
         """Start in order what has room, at most `pace` GPUs (and at least one replica)."""
         begun: list[Move] = []
-        gpus = 0
+        gpus = 0.0
         for move in starts:
             size = _size(move)
-            if begun and gpus + size > pace:
+            if begun and gpus + size > pace + 1e-9:
                 continue
             if all(self.free.get(name, 0) >= need for name, need in move.nodes):
                 self._apply(move, 1)
@@ -148,14 +157,14 @@ class Transit:
                 gpus += size
         return begun
 
-    def stop_what_may(self, stops: list[Move], pace: int) -> list[Move]:
+    def stop_what_may(self, stops: list[Move], pace: float) -> list[Move]:
         """Stop in order what is not needed, within one failure domain and `pace`; removes it from the list."""
         ended: list[Move] = []
-        gpus = 0
+        gpus = 0.0
         where: str | None = None
         for move in list(stops):
             domain = self._domain(move)
-            if (where is not None and domain != where) or (ended and gpus + _size(move) > pace):
+            if (where is not None and domain != where) or (ended and gpus + _size(move) > pace + 1e-9):
                 continue
             self._apply(move, -1)
             if self.share(move.intent) < self.floor[move.intent] - 1e-9:
@@ -248,18 +257,19 @@ def _move(intent: str, key: Key, nodes: NodeGPUs) -> Move:
     return Move(intent=intent, role=key[0], pool=Pool(configuration=key[2], replicas=1, node_pool=key[1]), nodes=nodes)
 
 
-def _size(move: Move) -> int:
-    return sum(gpus for _, gpus in move.nodes)
+def _size(move: Move) -> float:
+    """GPUs that a replica takes of the fleet, a part of one as that part."""
+    return move.pool.configuration.whole_gpus
 
 
 def _sorted(nodes: NodeGPUs) -> NodeGPUs:
     return tuple(sorted(nodes))
 
 
-def started(moves: Change) -> dict[str, tuple[int, int]]:
+def started(moves: Change) -> dict[str, tuple[int, float]]:
     """(replicas, GPUs) that start, by intent."""
-    found: dict[str, tuple[int, int]] = {}
+    found: dict[str, tuple[int, float]] = {}
     for move in moves.starts:
-        count, gpus = found.get(move.intent, (0, 0))
+        count, gpus = found.get(move.intent, (0, 0.0))
         found[move.intent] = (count + 1, gpus + _size(move))
     return found

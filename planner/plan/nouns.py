@@ -165,6 +165,10 @@ class IntentDay(Fact):
     """GPU-hours a day that the busiest window needs and the others do not."""
     kept: str = ""
     """Why some replicas stay all day although the load does not; empty where none do."""
+    switch: str = ""
+    """Another strategy that would save more in some windows, its starts paid; empty where none is worth it."""
+    switch_saves: float = 0.0
+    """Dollars a day that it would save beyond this day; the plan keeps one strategy all day, and leaves it."""
 
 
 class FreedGPUs(Fact):
@@ -218,7 +222,8 @@ class IntentDecision(Fact):
     chosen: tuple[Choice, ...] = ()
     runner_up: Choice | None = None
     runner_up_extra_per_hour: float | None = None
-    """Dollars per hour that the runner-up would cost more, scarce GPUs valued at their shadow price."""
+    """Dollars per hour that the runner-up would cost more, scarce GPUs valued at their shadow price and
+    what it would start charged (`placement.Rules`)."""
     binding: str = ""
     """The constraint that bound the choice."""
     relaxations: tuple[Relaxation, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ def _together(moves: Sequence[Move], groups: dict[tuple[str, Key], int]) -> tupl
             node_pool=node_pool,
             configuration=str(configuration),
             replicas=len(mine),
-            gpus=configuration.gpus * len(mine),
+            gpus=math.ceil(configuration.whole_gpus * len(mine) - 1e-9),
             nodes=tuple("+".join(name for name, _ in move.nodes) for move in mine),
             group=groups.get((intent, (role, node_pool, configuration))),
         )
