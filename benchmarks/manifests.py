@@ -54,7 +54,7 @@ def many(placements: int) -> Plan:
     groups, intents = list(plan.placements), {intent.name: intent for intent in plan.intents}
     made, decided = [], {}
     for number in range(placements):
-        turn, group = divmod(number, len(groups))[0], groups[number % len(groups)]
+        turn, group = number // len(groups), groups[number % len(groups)]
         name = f"{group.intent}-{turn}"
         made.append(group.model_copy(update={"intent": name}))
         if group.intent in intents:

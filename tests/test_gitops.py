@@ -163,7 +163,9 @@ def test_changes_by_hand_are_not_lost_silently(repo: Path) -> None:
     second = after(FIRST, placements=resized(FIRST, "chat", 2))
     with pytest.raises(BadInput, match=r"main:clusters/eu/manifests/vllm/chat\.yaml: changed by hand .*--overwrite"):
         put(second, target)
-    assert put(second, target, overwrite=True).commit
+    done = put(FIRST, target, overwrite=True)
+    assert (done.commit is not None, done.written, done.deleted) == (True, 1, 0)
+    assert put(second, target).commit
 
 
 def test_dirt_in_its_folder_is_refused(repo: Path) -> None:

@@ -13,10 +13,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_plans import golden_plans
+from regold import EXAMPLE, planned
 
 from catalog.errors import BadInput
-from catalog.flags import check_arguments
+from catalog.flags import check_arguments, load_flags
+from flows.fleet import read_fleet
 from planner.manifests import FORMATS, arguments, argv, render
+from planner.manifests.arguments import queue_limit
 from planner.manifests.names import dump, dump_all, group_names, label_value, safe
 from planner.plan import NodeShare, Plan, from_json, seal
 
@@ -58,6 +61,14 @@ def test_yaml_reads_back_as_what_was_written(value: Any) -> None:
     """parse(render(x)) == x, control characters, words like `no` and `1:30` and line separators included."""
     assert yaml.safe_load(dump(value)) == value
     assert list(yaml.safe_load_all(dump_all([value, {"a": value}]))) == [value, {"a": value}]
+
+
+def test_yaml_of_long_and_of_many_lines_reads_back() -> None:
+    """Keys that YAML reads on no single line, and strings of many lines, at any depth, in sequences too."""
+    key, text = "k" * 2000, "a: b\n\n  'c'\t# d\n" + "word " * 2000
+    for inner in (text, [text, {key: [text]}], {key: {key: text}, "b": [[text], {}], "c": []}):
+        value = {key: inner, "a": [[inner, [inner]], {"z": inner}]}
+        assert yaml.safe_load(dump(value)) == value
 
 
 @given(HOSTILE, HOSTILE)
@@ -137,7 +148,15 @@ def test_what_was_planned_is_what_is_enforced() -> None:
         assert found.get("quantization") == group.online_quantization
         assert ("enable-prefix-caching" in found) == group.enable_prefix_caching
         assert ("no-enable-prefix-caching" in found) != group.enable_prefix_caching
-        assert found.get("max-num-queued-tokens") == group.max_num_queued_tokens
+        if group.dp == 1:
+            assert found.get("max-num-queued-tokens") == group.max_num_queued_tokens
+
+
+@pytest.mark.parametrize(("dp", "planned", "told"), [(1, 9000, 9000), (4, 100_000, 25_000), (8, 9000, 8192), (2, 9, 9)])
+def test_the_servers_of_a_replica_share_its_queue(dp: int, planned: int, told: int) -> None:
+    """Each API server, one per data-parallel rank, counts its own requests: together they let wait what was planned."""
+    update = {"max_model_len": 8192, "dp": dp, "max_num_queued_tokens": planned}
+    assert queue_limit(sample().placements[0].model_copy(update=update)) == told
 
 
 def test_the_slo_is_a_bucket_edge() -> None:
@@ -149,9 +168,10 @@ def test_the_slo_is_a_bucket_edge() -> None:
     assert found["inter_token_latency"] == sorted(set(found["inter_token_latency"]))
 
 
-@pytest.mark.parametrize("version", ["0.32.0", "0.33.0"])
+@pytest.mark.parametrize("version", sorted(load_flags()))
 def test_arguments_pass_the_recorded_table(version: str) -> None:
     """Every group's arguments are accepted by the table of the version that the plan is for."""
+    version = f"{version}.0"
     plan = seal(sample().model_copy(update={"vllm_version": version}))
     for group in plan.placements:
         assert check_arguments(version, arguments(plan, group)) == []
@@ -205,7 +225,8 @@ REFERENCES = {"- name: HF_TOKEN", "key: HF_TOKEN", "secretKey: HF_TOKEN", "HF_TO
 
 def test_secrets_are_references() -> None:
     """A token occurs as a reference alone: no line gives it a value."""
-    lines = {line.strip() for text in render(PLAIN).values() for line in text.splitlines() if "HF_TOKEN" in line}
+    files = {path: text for path, text in render(PLAIN).items() if path != "README.md"}  # that one names it in prose
+    lines = {line.strip() for text in files.values() for line in text.splitlines() if "HF_TOKEN" in line}
     assert lines <= REFERENCES
     assert "key: HF_TOKEN" in lines
 
@@ -219,13 +240,12 @@ def many(plan: Plan, count: int) -> Plan:
     return plan.model_copy(update={"intents": intents, "placements": groups})
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_a_thousand_placements_render_quickly(name: str) -> None:
-    """1,000 placements in one format take at most two seconds of CPU (a loaded machine gets four)."""
+def test_a_thousand_placements_render_quickly() -> None:
+    """1,000 placements in all formats together take about two seconds of CPU (a loaded machine gets six)."""
     plan = many(sample(), 1000)
     start = time.process_time()
-    assert render(plan, formats=[name])
-    assert time.process_time() - start < 4.0
+    assert render(plan)
+    assert time.process_time() - start < 6.0
 
 
 PROGRAM = """
@@ -274,6 +294,21 @@ def test_golden_files(name: str) -> None:
     }
     assert sorted(files) == sorted(written)
     assert files == written
+
+
+def test_the_example_plan_is_of_the_example_fleet() -> None:
+    """The reviewed plan is of the fleet that users start from; `python -m tests.regold --plan` makes it anew."""
+    mend = "the example fleet has changed: python -m tests.regold --plan"
+    assert golden_plans()["example"].fleet_digest == read_fleet(EXAMPLE).digest, mend
+
+
+@pytest.mark.slow
+def test_the_example_fleet_still_plans_to_it() -> None:
+    """Planned from nothing, the same intents are met with the same models, for nearly the same money."""
+    kept, now = golden_plans()["example"], planned()
+    statuses = [{decision.name: (decision.status, decision.model) for decision in p.intents} for p in (kept, now)]
+    assert statuses[0] == statuses[1]
+    assert now.cost_per_hour == pytest.approx(kept.cost_per_hour, rel=0.05)
 
 
 def test_golden_plans_are_sealed() -> None:

@@ -127,6 +127,7 @@ def test_ray_configs_state_the_engine() -> None:
     engine = pair["args"]["decode_config"]["engine_kwargs"]
     assert engine["tensor_parallel_size"] == 4
     assert engine["enable_prefix_caching"] is False
+    assert not any(key.startswith(("no_", "disable_")) for key in engine)
     (chat,) = applications["chat"]["args"]["llm_configs"]
     assert chat["accelerator_type"] == "H100"
     assert all(re.fullmatch(r"[a-z0-9_]+", key) for key in chat["engine_kwargs"])

@@ -72,8 +72,8 @@ def test_each_rule_is_kept(spec: dict[str, Any], said: str) -> None:
     assert any(said in problem for problem in cel_problems(spec))
 
 
-def test_typed_and_additional_arguments_are_all_of_them() -> None:
-    """Parallelism is stated in its fields, the rest in VLLM_ADDITIONAL_ARGS, nothing twice and nothing lost."""
+def test_every_argument_reaches_vllm() -> None:
+    """KServe's template for one node passes no parallelism on: VLLM_ADDITIONAL_ARGS holds all but the model."""
     service = services(sample())["reasoning"]
     assert service["spec"]["parallelism"] == {"tensor": 1, "data": 8, "dataLocal": 8, "expert": True}
     (unit,) = service["spec"]["template"]["containers"]
@@ -81,4 +81,21 @@ def test_typed_and_additional_arguments_are_all_of_them() -> None:
     (more,) = [variable["value"] for variable in unit["env"] if variable["name"] == "VLLM_ADDITIONAL_ARGS"]
     flags = {part.split("=")[0] for part in shlex.split(more)}
     assert {"--max-num-seqs", "--max-num-batched-tokens", "--kv-cache-memory-bytes", "--enable-prefix-caching"} <= flags
-    assert not {"--tensor-parallel-size", "--data-parallel-size", "--model"} & flags
+    assert {"--tensor-parallel-size", "--data-parallel-size", "--enable-expert-parallel"} <= flags
+    assert not {"--model", "--served-model-name"} & flags
+    assert unit["securityContext"]["runAsNonRoot"] is False
+
+
+def test_what_kserve_has_no_template_for_is_left_out_and_named() -> None:
+    """A replica that spreads tensor parallelism over nodes has no service; by data or by pipeline it has one."""
+    plan = sample()
+    index = next(i for i, group in enumerate(plan.placements) if group.intent == "research")
+    group = plan.placements[index]
+    wide = group.model_copy(update={"tp": group.gpus_per_replica, "pp": 1, "dp": 1})
+    groups = (*plan.placements[:index], wide, *plan.placements[index + 1 :])
+    spec = services(plan)["research"]["spec"]
+    # a part of a probe merges into the leader's; a follower has none that it could merge into
+    assert ["startupProbe" in spec[pods]["containers"][0] for pods in ("template", "worker")] == [True, False]
+    other = plan.model_copy(update={"placements": groups})
+    assert "research" not in services(other)
+    assert "- kserve: `research`" in render(other, formats=["readme"])["README.md"]

@@ -71,6 +71,45 @@ def test_services_reach_their_pods() -> None:
         assert any(selector.items() <= labels.items() for selector in chosen)
 
 
+def test_the_router_finds_both_ends() -> None:
+    """Production-stack's router tells the ends of a pair apart by the label `model`, and lists the pods that serve."""
+    found = {(d["kind"], d["metadata"]["name"]): d for d in documents(sample())}
+    (router,) = found["Deployment", "retrieval-router"]["spec"]["template"]["spec"]["containers"]
+    (line,) = [part for part in router["args"] if part.startswith("--k8s-label-selector=")]
+    wanted = dict(part.split("=") for part in line.partition("=")[2].split(","))
+    for role in ("prefill", "decode"):
+        assert f"--{role}-model-labels={role}" in router["args"]
+        pods = found["Deployment", f"retrieval-{role}"]["spec"]["template"]["metadata"]["labels"]
+        assert wanted.items() <= pods.items()
+        assert pods["model"] == role
+
+
+def test_services_spare_the_further_nodes_of_a_replica() -> None:
+    """Followers of a LeaderWorkerSet answer no requests: no Service selects them."""
+    found = documents(sample())
+    (group,) = [document for document in found if document["kind"] == "LeaderWorkerSet"]
+    follower = group["spec"]["leaderWorkerTemplate"]["workerTemplate"]["metadata"]["labels"]
+    chosen = [document["spec"]["selector"] for document in found if document["kind"] == "Service"]
+    assert not any(selector.items() <= follower.items() for selector in chosen)
+
+
+def test_names_that_are_taken_overwrite_nothing() -> None:
+    """An intent called like another one's router, pair or common Service keeps its own objects, and so do they."""
+    plan = sample()
+    first = plan.placements[0]
+    extra = [first.model_copy(update={"intent": name}) for name in ("retrieval-router", "retrieval-pd", "chat-all")]
+    extra.append(first.model_copy(update={"gpu": "h200_sxm", "node_pool": "h200-us"}))
+    more = render(plan.model_copy(update={"placements": (*plan.placements, *extra)}), formats=["kubernetes", "kserve"])
+    own = yaml.safe_load(more["kubernetes/base/retrieval-router/deployment.yaml"])
+    assert own["spec"]["replicas"] == first.replicas
+    routers = [path for path in more if "retrieval-router" in path and path.endswith("rbac.yaml")]
+    assert len(routers) == 1
+    assert not routers[0].startswith("kubernetes/base/retrieval-router/")
+    assert "prefill" not in yaml.safe_load(more["kserve/retrieval-pd.yaml"])["spec"]
+    assert sum("prefill" in yaml.safe_load(text)["spec"] for path, text in more.items() if "kserve/" in path) == 1
+    assert "kubernetes/base/chat-all/deployment.yaml" in more
+
+
 def test_gpus_asked_for_are_gpus_planned() -> None:
     """Limits times pods times replicas is what the plan places, group by group."""
     plan = sample()
@@ -93,7 +132,8 @@ def test_a_drain_ends_before_the_pod_is_killed() -> None:
         if document["kind"] == "Deployment" and "command" in document["spec"]["template"]["spec"]["containers"][0]:
             spec = document["spec"]["template"]["spec"]
             (timeout,) = [a for a in spec["containers"][0]["args"] if a.startswith("--shutdown-timeout=")]
-            assert spec["terminationGracePeriodSeconds"] > int(timeout.partition("=")[2])
+            leaves = int(spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
+            assert spec["terminationGracePeriodSeconds"] > leaves + int(timeout.partition("=")[2])
 
 
 def test_an_intent_of_two_groups_has_one_address() -> None:

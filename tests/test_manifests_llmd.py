@@ -64,6 +64,17 @@ def test_custom_resources_match_their_definitions() -> None:
     assert errors(crd(POOL, "v1"), pools[0])
 
 
+def test_a_pairs_pool_takes_the_pods_of_either_road() -> None:
+    """The InferencePool selects what the DisaggregatedSet starts and what the modelservice chart starts."""
+    made = render(sample(), formats=["llm-d"])
+    pool = yaml.safe_load(made["llm-d/retrieval-pd/inferencepool.yaml"])["spec"]["selector"]["matchLabels"]
+    (pair,) = files(sample(), "disaggregatedset.yaml")
+    templates = [role["spec"]["leaderWorkerTemplate"]["workerTemplate"] for role in pair["spec"]["roles"]]
+    chart = yaml.safe_load(made["llm-d/modelservice/retrieval-pd.values.yaml"])["modelArtifacts"]["labels"]
+    for labels in (*(template["metadata"]["labels"] for template in templates), chart):
+        assert pool.items() <= labels.items()
+
+
 def test_decode_stands_behind_the_sidecar() -> None:
     """llm-d's proxy takes the public port, vLLM of a decode pod the one behind it; prefill has no proxy."""
     (pair,) = files(sample(), "disaggregatedset.yaml")
@@ -72,6 +83,35 @@ def test_decode_stands_behind_the_sidecar() -> None:
     assert decode["initContainers"][0]["name"] == "routing-proxy"
     assert "--port=8200" in decode["containers"][0]["args"]
     assert "--port=8000" in prefill["containers"][0]["args"]
+
+
+def test_a_replica_over_nodes_joins_its_pods() -> None:
+    """The patch is one of a LeaderWorkerSet with headless followers; the chart's one template decides by index."""
+    plan = sample()
+    made = render(plan, formats=["llm-d"])
+    patch = yaml.safe_load(made["llm-d/research/patch-vllm.yaml"])
+    group = next(group for group in plan.placements if group.intent == "research")
+    assert patch["kind"] == "LeaderWorkerSet"
+    assert yaml.safe_load(made["llm-d/research/kustomization.yaml"])["patches"][0]["target"]["kind"] == patch["kind"]
+    pods = patch["spec"]["leaderWorkerTemplate"]
+    assert pods["size"] == group.nodes_per_replica
+    lines = [pods[name]["spec"]["containers"][0]["args"] for name in ("leaderTemplate", "workerTemplate")]
+    assert [line[-1] == "--headless" for line in lines] == [False, True]
+    assert all(f"--nnodes={group.nodes_per_replica}" in line for line in lines)
+    (unit,) = yaml.safe_load(made["llm-d/modelservice/research.values.yaml"])["decode"]["containers"]
+    for index, headless in (("0", False), ("1", True)):
+        script = unit["command"][2].replace("exec vllm", "printf '%s ' vllm")
+        done = subprocess.run(
+            ["/bin/sh", "-c", script, *unit["command"][3:], "model", "--tensor-parallel-size=8"],
+            env={"LWS_WORKER_INDEX": index},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.split()[:4] == ["vllm", "serve", "model", "--tensor-parallel-size=8"]
+        assert done.stdout.split()[4:] == ["--headless"] * headless
+    probe = unit["livenessProbe"]["exec"]["command"]
+    assert subprocess.run(probe, env={"LWS_WORKER_INDEX": "1"}, check=False).returncode == 0
 
 
 def test_a_changed_pair_is_a_new_pool() -> None:

@@ -10,6 +10,7 @@ from test_flows import FLEET, night
 
 from catalog.errors import BadInput
 from planner.diff import diff
+from planner.manifests.arguments import SECRETS
 
 OWN = FLEET.replace("    quantizations:", "    overrides: {max-num-seqs: 7, seed: 3}\n    quantizations:")
 
@@ -33,4 +34,13 @@ def test_an_override_that_vllm_would_refuse_is_bad_input(tmp_path: Path) -> None
     """A flag that the version does not have ends the night before anything is published."""
     with pytest.raises(BadInput, match="max-num-seq: unknown argument"):
         night(tmp_path, OWN.replace("max-num-seqs: 7", "max-num-seq: 7"))
+    assert not (tmp_path / "plans").exists()
+
+
+@pytest.mark.parametrize(("name", "variable"), sorted(SECRETS.items()))
+def test_an_override_that_is_a_secret_is_bad_input(tmp_path: Path, name: str, variable: str) -> None:
+    """A key or token would stand in the plan, its manifests and Git: the message names the variable to use instead."""
+    with pytest.raises(BadInput, match=f"{name}.*would write a secret.*{variable}") as refused:
+        night(tmp_path, OWN.replace("max-num-seqs: 7", f"{name}: x9y8z7"))
+    assert "x9y8z7" not in str(refused.value)
     assert not (tmp_path / "plans").exists()

@@ -14,7 +14,8 @@ from random_plans import golden_plans, random_plan
 from schemas import FOLDER, core, crd, errors, pod, values
 
 from planner.manifests import render
-from planner.manifests.kserve import cel_problems
+from planner.manifests.deployments import units
+from planner.manifests.kserve import cel_problems, fits
 from planner.plan import Plan
 
 PLANS = 200
@@ -66,6 +67,11 @@ def check(document: dict[str, Any]) -> str:
     return str(kind)
 
 
+def kserve_fits(plan: Plan) -> list[bool]:
+    """Which units of a plan KServe has a template for."""
+    return [all(fits(group) for _, group in unit.groups) for unit in units(plan)]
+
+
 def check_plan(plan: Plan, seen: set[str]) -> Counter[str]:
     """Check every object and every values file of a plan; how many of each."""
     found: Counter[str] = Counter()
@@ -82,8 +88,8 @@ def check_plan(plan: Plan, seen: set[str]) -> Counter[str]:
             if (FOLDER / name).exists():
                 assert errors(validator(values(name)), documents[0]) == [], path
         elif "llm-d/" in path and "/patch-" in path:
-            (patch,) = documents
-            pod(patch["spec"]["template"]["spec"])
+            for spec in pods(documents):
+                pod(spec)
         else:
             for document in documents:
                 check(document)
@@ -104,7 +110,8 @@ def test_random_plans_pass_every_schema() -> None:
     for seed in range(PLANS):
         found += check_plan(random_plan(seed), seen)
     assert {*CORE, *DEFINITIONS} <= set(found)
-    assert found["LLMInferenceService"] == 2 * PLANS
+    assert found["LLMInferenceService"] == sum(fit for seed in range(PLANS) for fit in kserve_fits(random_plan(seed)))
+    assert 1.5 * PLANS < found["LLMInferenceService"] < 2 * PLANS
 
 
 def test_mistakes_are_caught() -> None:

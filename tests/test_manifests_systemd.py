@@ -86,8 +86,18 @@ def test_each_process_is_one_unit(seed: int | None) -> None:
         line = words(found["Service"]["ExecStart"])
         program = ["vllm-router"] if isinstance(part, Router) else ["vllm", "serve"]
         assert line == ["/usr/bin/env", *program, *part.line]
-        assert found["Install"]["WantedBy"] == "fleetplan.target"
+        assert found["Unit"]["PartOf"] == "fleetplan.target"
+        assert f"Wants=fleetplan-{part.name}.service\n" in files[f"systemd/{part.node}/fleetplan.target"]
         assert found["Service"]["EnvironmentFile"] == ENVIRONMENT_FILE
+
+
+def test_units_of_a_node_share_a_user_and_its_home() -> None:
+    """One dynamic user owns the folder that all units write to, which is its home; a stop spares the workers."""
+    for path, text in render(sample(), formats=["systemd"]).items():
+        if path.endswith(".service"):
+            found = unit(text)["Service"]
+            assert (found["DynamicUser"], found["User"], found["KillMode"]) == ("yes", "fleetplan", "mixed"), path
+            assert "vllm-router" in text or f"Environment=HOME=/var/cache/{found['CacheDirectory']}\n" in text, path
 
 
 def test_gpus_of_a_node_are_given_once() -> None:

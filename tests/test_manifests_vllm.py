@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
-from random_plans import MODELS, golden_plans, random_plan
+from random_plans import MODELS, formats, golden_plans, random_plan
 
-from catalog.flags import check_arguments
+from catalog.flags import check_arguments, load_flags
+from catalog.quantizations import QUANTIZATIONS
 from planner.manifests import arguments, argv, group_names, render
 from planner.plan import Plan, from_json
 
@@ -68,24 +69,27 @@ def test_file_and_command_line_say_the_same() -> None:
 
 
 def test_random_plans_pass_the_recorded_tables() -> None:
-    """Every argument set of 200 random plans is accepted by the tables of both recorded versions."""
+    """Every argument set of 200 random plans is accepted by the tables of all recorded versions."""
     for seed in range(PLANS):
         plan = random_plan(seed)
-        for version in ("0.32.0", "0.33.0"):
-            moved = plan.model_copy(update={"vllm_version": version})
+        for version in sorted(load_flags()):
+            moved = plan.model_copy(update={"vllm_version": f"{version}.0"})
             for group in moved.placements:
-                assert check_arguments(version, arguments(moved, group)) == []
+                assert check_arguments(f"{version}.0", arguments(moved, group)) == []
 
 
 def test_random_plans_cover_what_they_claim() -> None:
-    """Over the 200 plans every catalog model occurs, every format, every width, expert parallelism and each role."""
+    """Over the 200 plans every catalog model occurs, every format of any, every width, TP, PP, DP, EP and each role."""
     groups = [group for seed in range(PLANS) for group in random_plan(seed).placements]
     assert {group.model for group in groups} == set(MODELS)
     assert {group.role for group in groups} == {"both", "prefill", "decode"}
     assert {group.tp for group in groups} >= {1, 2, 4, 8}
     assert {group.pp for group in groups} >= {1, 2}
     assert {group.expert_parallel for group in groups} == {True, False}
-    assert {"bf16", "fp8", "fp8_block", "int4", "int8", "mxfp4"} <= {group.quantization for group in groups}
+    assert {group.quantization for group in groups} == {name for model in MODELS.values() for name in formats(model)}
+    assert {group.online_quantization for group in groups} >= {one.vllm for one in QUANTIZATIONS.values()} - {None}
+    assert {group.kv_dtype for group in groups} == {"bf16", "fp8"}
+    assert {group.dp for group in groups} >= {1, 2, 4}
 
 
 def config_of(model: str) -> dict[str, Any] | None:

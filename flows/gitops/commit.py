@@ -101,11 +101,17 @@ def refuse_strangers(target: Target, now: Standing, paths: Mapping[str, object])
         raise BadInput(what, place=f"{target.copy.root}/{target.folder}", mend=mend)
 
 
-def changed_by_hand(target: Target, now: Standing) -> list[str]:
-    """Published files that the branch holds otherwise than they were written, or not any more."""
+def held(target: Target, now: Standing) -> dict[str, str]:
+    """Published files as the branch holds them, which is not how they were written if a hand changed them."""
     own = now.published.files if now.published else {}
     found = {path: now.entries.get(f"{target.folder}/{path}") for path in own}
-    return sorted(path for path, entry in found.items() if entry is None or entry.oid != own[path])
+    return {path: entry.oid for path, entry in found.items() if entry is not None}
+
+
+def changed_by_hand(target: Target, now: Standing) -> list[str]:
+    """Published files that the branch holds otherwise than they were written, or not any more."""
+    own, found = now.published.files if now.published else {}, held(target, now)
+    return sorted(path for path in own if found.get(path) != own[path])
 
 
 def _ancestors(paths: Mapping[str, object]) -> set[str]:

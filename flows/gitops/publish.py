@@ -67,14 +67,13 @@ def publish(  # noqa: PLR0913 - what a reviewer may say
     list_ = Published(serial=plan.serial, newest=max(newest, plan.serial), restores=restores, digest=plan.digest,
                       fleet_digest=plan.fleet_digest, files=oids)  # fmt: skip
     made = commits.commit(target, now, oids, list_=list_, message=message)
-    return outcome(plan, now, made, oids, message=message, notes=notes(plan, live))
+    return outcome(plan, made, commits.held(target, now), oids, message=message, notes=notes(plan, live))
 
 
 def outcome(  # noqa: PLR0913 - a record of what was done
-    plan: Plan, now: Standing, made: str | None, oids: dict[str, str], *, message: str, notes: tuple[str, ...] = ()
+    plan: Plan, made: str | None, old: dict[str, str], oids: dict[str, str], *, message: str, notes: tuple[str, ...]
 ) -> Outcome:
-    """Count what a commit changed."""
-    old = now.published.files if now.published else {}
+    """Count what a commit changed of the files that the branch held."""
     changed = sum(old.get(path) != oid for path, oid in oids.items()) if made else 0
     gone = len(set(old) - set(oids)) if made else 0
     return Outcome(plan=plan, commit=made, message=message, written=changed, deleted=gone, notes=notes)

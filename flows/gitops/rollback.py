@@ -76,4 +76,4 @@ def rollback(target: Target, to: int, *, serial: int | None = None, overwrite: b
     made = commits.commit(target, now, oids, list_=list_, message=message)
     lost = gone(plan, live) if live else ()
     told = (f"stops for good: {', '.join(lost)}",) if lost else ()
-    return outcome(plan, now, made, oids, message=message, notes=told)
+    return outcome(plan, made, commits.held(target, now), oids, message=message, notes=told)

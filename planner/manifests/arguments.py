@@ -34,6 +34,9 @@ BUCKETS: dict[str, tuple[float, ...]] = {
     ),
 }  # fmt: skip
 FAMILIES = {"ttft": "time_to_first_token", "tpot": "inter_token_latency", "e2e": "request_latency"}
+#: Flags whose values are secrets -> the environment variable that vLLM reads instead: plans and manifests are read by
+#: many and kept for ever.
+SECRETS = {"api-key": "VLLM_API_KEY", "hf-token": "HF_TOKEN"}
 #: Seconds that a replica may take to finish what it serves before it is stopped.
 DRAIN_S = (60, 600)
 
@@ -42,7 +45,8 @@ def arguments(plan: Plan, group: ReplicaGroup) -> dict[str, FlagValue]:
     """Long flags without dashes -> values, overrides merged last.
 
     Raises:
-        BadInput: the plan's vLLM version has no recorded table, or would refuse an argument.
+        BadInput: the plan's vLLM version has no recorded table, or would refuse an argument; or an override would write
+            a secret down.
     """
     known = index(plan).arguments
     if not any(group is one for one in index(plan).groups.get((group.intent, group.role), ())):
@@ -55,6 +59,9 @@ def arguments(plan: Plan, group: ReplicaGroup) -> dict[str, FlagValue]:
 def _arguments(plan: Plan, group: ReplicaGroup) -> dict[str, FlagValue]:
     version = plan.vllm_version
     intent = index(plan).intents.get(group.intent)
+    for name in sorted(SECRETS.keys() & group.overrides.keys()):
+        what = f"the override {name!r} of {group.intent!r} would write a secret into the plan and its manifests"
+        raise BadInput(what, place="overrides", mend=f"give replicas {SECRETS[name]} from a secret of theirs")
     planned: dict[str, FlagValue | None] = {
         "model": group.checkpoint,
         "served-model-name": [group.model],
@@ -73,7 +80,7 @@ def _arguments(plan: Plan, group: ReplicaGroup) -> dict[str, FlagValue]:
         "enable-chunked-prefill": True,
         "enable-mfu-metrics": True if "enable-mfu-metrics" in flags(version) else None,
         "custom-histogram-buckets": buckets(intent) if "custom-histogram-buckets" in flags(version) else None,
-        "max-num-queued-tokens": group.max_num_queued_tokens if "max-num-queued-tokens" in flags(version) else None,
+        "max-num-queued-tokens": queue_limit(group) if "max-num-queued-tokens" in flags(version) else None,
         "shutdown-timeout": drain_s(intent) if "shutdown-timeout" in flags(version) else None,
         "kv-transfer-config": kv_transfer(group),
         "attention-backend": attention_backend(plan, group) if "attention-backend" in flags(version) else None,
@@ -116,6 +123,16 @@ def buckets(intent: IntentDecision | None) -> dict[str, object] | None:
     """Histogram edges by family, with the SLO's limits among them."""
     limits = {} if intent is None else {FAMILIES[key]: value for key, value in intent.slo.items() if key in FAMILIES}
     return {family: sorted({*BUCKETS[family], limit}) for family, limit in sorted(limits.items())} or None
+
+
+def queue_limit(group: ReplicaGroup) -> int | None:
+    """Prompt tokens that one API server lets wait, so that a replica's together let wait what was planned.
+
+    vLLM starts as many API servers as there are data-parallel ranks, and each counts its own requests alone
+    (vllm/entrypoints/cli/serve.py, v1/engine/output_processor.py, 0.32). One whole request always fits.
+    """
+    planned = group.max_num_queued_tokens
+    return None if planned is None else max(planned // group.dp, min(planned, group.max_model_len))
 
 
 def part_of_memory(version: str, group: ReplicaGroup) -> float | None:

@@ -16,7 +16,7 @@ from planner.manifests.deployments import Unit, units
 from planner.manifests.kubernetes import ROUTER_IMAGE
 from planner.manifests.names import dump, header, merged, origin, safe
 from planner.manifests.pairing import SIDE_CHANNEL_PORT
-from planner.manifests.pods import GIB, PORT, image_of, vendor_of
+from planner.manifests.pods import GIB, PORT, asking, drain, image_of, vendor_of
 from planner.plan import NodeShare, Plan, ReplicaGroup
 
 #: Ports of one node: servers count up from PORT, side channels leave room for every rank, vLLM's own ports follow.
@@ -126,8 +126,7 @@ def parts(plan: Plan, group: ReplicaGroup, name: str, replica: tuple[NodeShare, 
 
 def health(port: int) -> dict[str, Any]:
     """Ask vLLM's /health as the other formats do."""
-    ask = f"import urllib.request as u; u.urlopen('http://127.0.0.1:{port}/health', timeout=5)"
-    test = ["CMD", "python3", "-c", ask]
+    test = ["CMD", "python3", "-c", asking(port)]
     return {"test": test, "interval": "10s", "timeout": "10s", "retries": 3, "start_period": "40m"}
 
 
@@ -158,11 +157,6 @@ def service(plan: Plan, part: Part) -> dict[str, Any]:
         wanted = {"driver": DRIVERS[vendor], "device_ids": list(part.devices), "capabilities": ["gpu"]}
         made["deploy"] = {"resources": {"reservations": {"devices": [wanted]}}}
     return made
-
-
-def drain(plan: Plan, group: ReplicaGroup) -> int:
-    """Seconds that vLLM itself takes at most to finish what it serves."""
-    return int(str(arguments(plan, group).get("shutdown-timeout", 60)))
 
 
 def router(part: Router) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from planner.manifests.index import index
-from planner.manifests.names import group_names, safe, short_hash
+from planner.manifests.names import beside, group_names, safe, short_hash
 from planner.plan import IntentDecision, Plan, ReplicaGroup
 
 
@@ -54,7 +54,7 @@ def units(plan: Plan) -> tuple[Unit, ...]:
             prefill_name, prefill = waiting[group.intent].pop(0)
             # several pairs of one intent, or a collocated group beside the pair, would share the intent's name
             base = (
-                safe(group.intent) + "-pd"
+                beside(plan, f"{safe(group.intent)}-pd")
                 if pairs[group.intent] == 1
                 else f"{safe(group.intent, 40)}-pd-{short_hash(name)}"
             )

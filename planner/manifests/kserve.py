@@ -1,6 +1,8 @@
-"""KServe LLMInferenceService (serving.kserve.io/v1alpha2): typed parallelism, everything else as vLLM arguments.
+"""KServe LLMInferenceService (serving.kserve.io/v1alpha2): typed parallelism, and every vLLM argument besides.
 
-Rules that KServe states in CEL and no JSON schema covers are checked here on every object.
+KServe's template for one node passes no parallelism on to vLLM, those for several nodes pass some of it: all of it
+stands in the arguments too, where the last of two equal flags wins. Rules that KServe states in CEL and no JSON schema
+covers are checked here on every object.
 """
 
 from __future__ import annotations
@@ -16,22 +18,17 @@ from planner.manifests.names import dump, origin
 from planner.manifests.pods import container, pod
 from planner.plan import Plan, ReplicaGroup
 
-#: Flags that `spec.parallelism` and `spec.model` state.
-TYPED = {
-    "model",
-    "served-model-name",
-    "tensor-parallel-size",
-    "pipeline-parallel-size",
-    "data-parallel-size",
-    "enable-expert-parallel",
-}
+#: Flags that `spec.model` states.
+TYPED = {"model", "served-model-name"}
 _COST = re.compile(r"\d+(\.\d+)?")
 
 
 def render(plan: Plan) -> dict[str, str]:
-    """`kserve/<unit>.yaml`."""
+    """`kserve/<unit>.yaml`; what KServe has no template for is left out, and named in the manifests' README."""
     files = {}
     for unit in units(plan):
+        if not all(fits(group) for _, group in unit.groups):
+            continue
         made = inference_service(plan, unit)
         problems = cel_problems(made["spec"])
         if problems:
@@ -66,19 +63,30 @@ def workload(plan: Plan, group: ReplicaGroup, name: str) -> dict[str, Any]:
         parallelism |= {"data": group.dp, "dataLocal": max(1, group.dp // group.nodes_per_replica)}
     if group.expert_parallel:
         parallelism["expert"] = True
-    pods = pod_spec(plan, group, name)
-    made = {"replicas": group.replicas, "parallelism": parallelism, "template": pods}
-    return made | ({"worker": pods} if group.nodes_per_replica > 1 else {})
+    made = {"replicas": group.replicas, "parallelism": parallelism, "template": pod_spec(plan, group, name)}
+    further = {"worker": pod_spec(plan, group, name, leads=False)}
+    return made | (further if group.nodes_per_replica > 1 else {})
 
 
-def pod_spec(plan: Plan, group: ReplicaGroup, name: str) -> dict[str, Any]:
+def pod_spec(plan: Plan, group: ReplicaGroup, name: str, *, leads: bool = True) -> dict[str, Any]:
     """Pod with the container that KServe merges into its own: it must be called `main`."""
     rest = {flag: value for flag, value in arguments(plan, group).items() if flag not in TYPED}
     whole = container(plan, group, name="main")
     more = {"name": "VLLM_ADDITIONAL_ARGS", "value": shlex.join(argv(rest)).replace("$", "$$")}
-    unit = {key: whole[key] for key in ("name", "image", "resources") if key in whole}
+    unit: dict[str, Any] = {key: whole[key] for key in ("name", "image", "resources") if key in whole}
+    # merged into KServe's container: vLLM's image runs as root; weights may take long to load, which the leader is
+    # asked about and its followers are not
+    unit["securityContext"] = {"allowPrivilegeEscalation": False, "runAsNonRoot": False}
+    if leads:
+        unit["startupProbe"] = {key: whole["startupProbe"][key] for key in ("failureThreshold", "periodSeconds")}
     spec = pod(plan, group, name, unit | {"env": [*whole["env"], more]})["spec"]
     return {key: spec[key] for key in ("containers", "nodeSelector", "tolerations", "terminationGracePeriodSeconds")}
+
+
+def fits(group: ReplicaGroup) -> bool:
+    """KServe spreads a replica over nodes by data or by pipeline, one stage a node; tensor parallelism stays within."""
+    several = group.nodes_per_replica > 1
+    return not several or group.dp > 1 or group.pp == group.nodes_per_replica
 
 
 def cel_problems(spec: dict[str, Any], *, where: str = "spec") -> list[str]:

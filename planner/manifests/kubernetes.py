@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from planner.manifests.names import DOMAIN, dump, dump_all, group_names, labels, origin, safe
-from planner.manifests.pods import PORT, container, pod, pool_of, without_probes
+from planner.manifests.names import DOMAIN, beside, dump, dump_all, group_names, labels, origin, safe
+from planner.manifests.pods import PORT, SERVES, container, joining, pod, pool_of, without_probes
 from planner.manifests.waves import folders, sync_wave
 from planner.plan import Plan, ReplicaGroup
 
@@ -28,11 +28,11 @@ def render(plan: Plan) -> dict[str, str]:
         files |= folder(name, documents)
         members.setdefault(group.node_pool, []).append(name)
     for intent, pool in sorted(disaggregated(plan).items()):
-        name = f"{safe(intent)}-router"
+        name = beside(plan, f"{safe(intent)}-router")
         files |= folder(name, router_objects(plan, intent, name))
         members.setdefault(pool, []).append(name)
     for intent in sorted(mixed(plan)):
-        name = safe(intent) + "-all"
+        name = beside(plan, f"{safe(intent)}-all")
         pools = sorted({group.node_pool for group in plan.placements if group.intent == intent})
         files |= folder(name, {"service.yaml": [intent_service(plan, intent, name)]})
         members.setdefault(pools[0], []).append(name)
@@ -125,11 +125,10 @@ def surge(plan: Plan, group: ReplicaGroup) -> dict[str, int]:
 
 def leader_worker_set(plan: Plan, group: ReplicaGroup, name: str) -> dict[str, Any]:
     """Replicas over several nodes each: LWS numbers the pods, vLLM's mp backend joins them."""
-    size = group.nodes_per_replica
-    join = (f"--nnodes={size}", "--node-rank=$(LWS_WORKER_INDEX)", "--master-addr=$(LWS_LEADER_ADDRESS)")
-    leader = pod(plan, group, name, container(plan, group, extra=join))
-    follower = pod(plan, group, name, without_probes(container(plan, group, extra=(*join, "--headless"))))
-    leader["metadata"]["labels"][f"{DOMAIN}/serves"] = "true"
+    join = joining(group)
+    leader = pod(plan, group, name, container(plan, group, extra=tuple(join)))
+    further = without_probes(container(plan, group, extra=(*join, "--headless")))
+    follower = pod(plan, group, name, further, serves=False)
     return {
         "apiVersion": "leaderworkerset.x-k8s.io/v1",
         "kind": "LeaderWorkerSet",
@@ -138,7 +137,7 @@ def leader_worker_set(plan: Plan, group: ReplicaGroup, name: str) -> dict[str, A
             "replicas": group.replicas,
             "startupPolicy": "LeaderCreated",
             "leaderWorkerTemplate": {
-                "size": size,
+                "size": group.nodes_per_replica,
                 "restartPolicy": "RecreateGroupOnPodRestart",
                 "leaderTemplate": leader,
                 "workerTemplate": follower,
@@ -150,7 +149,7 @@ def leader_worker_set(plan: Plan, group: ReplicaGroup, name: str) -> dict[str, A
 
 def service(plan: Plan, group: ReplicaGroup, name: str) -> dict[str, Any]:
     """One address for a group: all pods, or the leaders where a replica has several."""
-    chosen = selector(name) | ({f"{DOMAIN}/serves": "true"} if group.nodes_per_replica > 1 else {})
+    chosen = selector(name) | {SERVES: "true"}
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -189,7 +188,8 @@ def common_metadata(plan: Plan, intent: str, name: str) -> dict[str, Any]:
 def intent_service(plan: Plan, intent: str, name: str) -> dict[str, Any]:
     """One address for an intent that several groups serve."""
     group = next(group for group in plan.placements if group.intent == intent)
-    chosen = {key: value for key, value in labels(group, name).items() if key in (f"{DOMAIN}/intent", f"{DOMAIN}/role")}
+    found = labels(group, name)
+    chosen = {key: found[key] for key in (f"{DOMAIN}/intent", f"{DOMAIN}/role")} | {SERVES: "true"}
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -210,7 +210,7 @@ def router_objects(plan: Plan, intent: str, name: str) -> dict[str, list[dict[st
         "--service-discovery=k8s",
         "--k8s-namespace=$(POD_NAMESPACE)",
         f"--k8s-port={PORT}",
-        f"--k8s-label-selector={DOMAIN}/intent={wanted}",
+        f"--k8s-label-selector={DOMAIN}/intent={wanted},{SERVES}=true",
         "--prefill-model-labels=prefill",
         "--decode-model-labels=decode",
     ]

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from planner.manifests.arguments import arguments, argv
 from planner.manifests.deployments import Unit, units
 from planner.manifests.kubernetes import surge
 from planner.manifests.names import dump, header, identity, labels, origin, short_hash
 from planner.manifests.pods import (
     PORT,
     SECRET,
+    SERVES,
+    asking,
     container,
-    escaped,
+    joining,
     pod,
+    seconds_to_stop,
+    tolerations,
     vendor_of,
     without_probes,
 )
@@ -30,6 +33,7 @@ SIDECAR_IMAGE = "ghcr.io/llm-d/llm-d-routing-sidecar:v0.4.0"
 #: The sidecar keeps idle connections for 90 s; vLLM must not close them first.
 KEEP_ALIVE = {"name": "VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "value": "120"}
 PICKER_PORT = 9002
+PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
 def render(plan: Plan) -> dict[str, str]:
@@ -39,7 +43,7 @@ def render(plan: Plan) -> dict[str, str]:
         root = f"llm-d/{unit.name}"
         patches = {patch_name(unit, group): patch(plan, unit, group, name) for name, group in unit.groups}
         files |= {f"{root}/{path}": header(plan, "llm-d patch") + dump(value) for path, value in patches.items()}
-        files[f"{root}/kustomization.yaml"] = dump(component(unit, sorted(patches)))
+        files[f"{root}/kustomization.yaml"] = dump(component(unit))
         files[f"{root}/inferencepool.yaml"] = dump(inference_pool(plan, unit))
         if unit.disaggregated:
             files[f"{root}/disaggregatedset.yaml"] = dump(disaggregated_set(plan, unit))
@@ -53,19 +57,24 @@ def patch_name(unit: Unit, group: ReplicaGroup) -> str:
     return f"patch-{group.role}.yaml" if unit.disaggregated else "patch-vllm.yaml"
 
 
-def component(unit: Unit, patches: list[str]) -> dict[str, Any]:
-    """Kustomize component; the Deployments of llm-d's bases are called `prefill` and `decode`."""
+def kind_of(group: ReplicaGroup) -> str:
+    """What llm-d's base runs a group as."""
+    return "LeaderWorkerSet" if group.nodes_per_replica > 1 else "Deployment"
+
+
+def component(unit: Unit) -> dict[str, Any]:
+    """Kustomize component; the workloads of llm-d's bases are called `prefill` and `decode`."""
     listed: list[dict[str, Any]] = []
-    for path in patches:
-        target = {"kind": "Deployment"}
+    for _, group in unit.groups:
+        target = {"kind": kind_of(group)}
         if unit.disaggregated:
-            target["name"] = path.removeprefix("patch-").removesuffix(".yaml")
-        listed.append({"path": path, "target": target})
+            target["name"] = group.role
+        listed.append({"path": patch_name(unit, group), "target": target})
     return {
         "apiVersion": "kustomize.config.k8s.io/v1alpha1",
         "kind": "Component",
         "resources": ["inferencepool.yaml"],
-        "patches": listed,
+        "patches": sorted(listed, key=lambda one: str(one["path"])),
     }
 
 
@@ -89,15 +98,15 @@ def sidecar() -> dict[str, Any]:
 
 
 def patch(plan: Plan, unit: Unit, group: ReplicaGroup, name: str) -> dict[str, Any]:
-    """Strategic merge patch of one Deployment of llm-d's base."""
-    template = pod(plan, group, name, server(plan, unit, group))
-    if group.role == "decode":
-        template["spec"]["initContainers"] = [sidecar()]
+    """Strategic merge patch of one Deployment of llm-d's base, or of its LeaderWorkerSet where a replica has nodes."""
+    several = group.nodes_per_replica > 1
+    pods = leader_worker(plan, unit, group, name)
+    spec = {"leaderWorkerTemplate": pods} if several else {"template": pods["workerTemplate"]}
     return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
+        "apiVersion": "leaderworkerset.x-k8s.io/v1" if several else "apps/v1",
+        "kind": kind_of(group),
         "metadata": {"name": group.role if unit.disaggregated else name, "annotations": origin(plan)},
-        "spec": {"replicas": group.replicas, "template": template},
+        "spec": {"replicas": group.replicas, **spec},
     }
 
 
@@ -112,7 +121,7 @@ def inference_pool(plan: Plan, unit: Unit) -> dict[str, Any]:
     """GAIE InferencePool over the unit's pods; the picker is llm-d's router, installed under this name."""
     name = pool_name(unit)
     mine = labels(unit.decode, unit.decode_name)
-    chosen = {key: mine[key] for key in ("fleetplan.io/intent", "llm-d.ai/inference-serving")}
+    chosen = {key: mine[key] for key in ("fleetplan.io/intent", "llm-d.ai/inference-serving")} | {SERVES: "true"}
     if not unit.disaggregated:
         chosen["app.kubernetes.io/instance"] = unit.name
     return {
@@ -157,11 +166,11 @@ def leader_worker(plan: Plan, unit: Unit, group: ReplicaGroup, name: str) -> dic
         template["spec"]["initContainers"] = [sidecar()]
     if size == 1:
         return {"size": 1, "workerTemplate": template}
-    join = [f"--nnodes={size}", "--node-rank=$(LWS_WORKER_INDEX)", "--master-addr=$(LWS_LEADER_ADDRESS)"]
-    leader = unit_server | {"args": [*unit_server["args"], *join]}
-    follower = without_probes(unit_server) | {"args": [*unit_server["args"], *join, "--headless"]}
-    template["spec"]["containers"] = [leader]
-    return {"size": size, "leaderTemplate": template, "workerTemplate": pod(plan, group, name, follower)}
+    line = [*unit_server["args"], *joining(group)]
+    template["spec"]["containers"] = [unit_server | {"args": line}]
+    further = without_probes(unit_server) | {"args": [*line, "--headless"]}
+    follower = pod(plan, group, name, further, serves=False)
+    return {"size": size, "leaderTemplate": template, "workerTemplate": follower}
 
 
 def modelservice(plan: Plan, unit: Unit) -> dict[str, Any]:
@@ -169,18 +178,21 @@ def modelservice(plan: Plan, unit: Unit) -> dict[str, Any]:
     mine = labels(unit.decode, unit.decode_name)
     kept = ("llm-d.ai/inference-serving", "llm-d.ai/model", "fleetplan.io/intent")
     vendor = vendor_of(plan, unit.decode)
+    several = any(group.nodes_per_replica > 1 for _, group in unit.groups)
+    # one set of labels for a leader and its followers: a pool of ours can take pods of one node alone
+    serves = {} if several else {SERVES: "true"}
     roles: dict[str, Any] = {
         group.role if unit.disaggregated else "decode": role(plan, unit, group) for _, group in unit.groups
     }
     return {
         "fullnameOverride": unit.name,
-        "multinode": any(group.nodes_per_replica > 1 for _, group in unit.groups),
+        "multinode": several,
         "accelerator": {"type": "intel-i915" if vendor == "intel" else vendor},
         "modelArtifacts": {
             "uri": f"hf://{unit.decode.checkpoint}",
             "name": unit.decode.model,
             "authSecretName": SECRET["name"],
-            "labels": {key: mine[key] for key in kept},
+            "labels": {key: mine[key] for key in kept} | serves,
         },
         "routing": {
             "servicePort": PORT,
@@ -193,29 +205,42 @@ def modelservice(plan: Plan, unit: Unit) -> dict[str, Any]:
 
 def role(plan: Plan, unit: Unit, group: ReplicaGroup) -> dict[str, Any]:
     """The chart's `decode` or `prefill` section."""
-    behind = unit.disaggregated and group.role == "decode"
-    join: list[str] = []
+    port = BEHIND_SIDECAR if unit.disaggregated and group.role == "decode" else PORT
+    made = container(plan, group, port=port)
     if group.nodes_per_replica > 1:
-        join = [f"--nnodes={group.nodes_per_replica}", "--node-rank=$(LWS_WORKER_INDEX)"]
-        join.append("--master-addr=$(LWS_LEADER_ADDRESS)")
-    made = container(plan, group, port=BEHIND_SIDECAR if behind else PORT)
-    kept = ("image", "command", "ports", "resources", "startupProbe", "readinessProbe", "livenessProbe", "volumeMounts")
-    settings = arguments(plan, group) | {"host": "0.0.0.0", "port": BEHIND_SIDECAR if behind else PORT}  # noqa: S104 - inside a pod
+        made |= alike(group, made, port)
+    kept = ("image", "command", "args", "ports", "resources", "lifecycle", "volumeMounts", *PROBES)
     local = max(1, group.dp // group.nodes_per_replica)
+    whole = pod(plan, group, "", {})["spec"]
     return {
         "create": True,
         "replicas": group.replicas,
         "parallelism": {"tensor": group.tp, "data": group.dp, "dataLocal": local, "workers": group.nodes_per_replica},
-        "nodeSelector": pod(plan, group, "", {})["spec"]["nodeSelector"],
+        "nodeSelector": whole["nodeSelector"],
+        "terminationGracePeriodSeconds": seconds_to_stop(plan, group),
+        "tolerations": tolerations(plan, group),
         "containers": [
             {
                 "name": "vllm",
                 "modelCommand": "custom",
-                "args": [*escaped(argv(settings)), *join],
                 "env": [variable for variable in made["env"] if variable["name"] != "HF_TOKEN"],
                 **{key: made[key] for key in kept if key in made},
             }
         ],
-        "volumes": pod(plan, group, "", {})["spec"]["volumes"],
+        "volumes": whole["volumes"],
         "monitoring": {"podmonitor": {"enabled": True, "portName": "http"}},
     }
+
+
+def alike(group: ReplicaGroup, made: dict[str, Any], port: int) -> dict[str, Any]:
+    """One command and one set of probes for a leader and its followers: the chart has one template for all of them.
+
+    Followers run headless and answer no HTTP, so each pod decides by its index in the LeaderWorkerSet.
+    """
+    script = '[ "$LWS_WORKER_INDEX" = 0 ] || set -- "$@" --headless; exec vllm serve "$@"'
+    asked = ["/bin/sh", "-c", f'[ "$LWS_WORKER_INDEX" != 0 ] || exec python3 -c "{asking(port)}"']
+    probes = {
+        name: {key: value for key, value in made[name].items() if key != "httpGet"} | {"exec": {"command": asked}}
+        for name in PROBES
+    }
+    return probes | {"command": ["/bin/sh", "-c", script, "vllm"], "args": [*made["args"], *joining(group)]}

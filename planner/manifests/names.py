@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
 import json
 import re
 from collections import Counter
@@ -17,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from planner.manifests.index import Same
 from planner.plan import Plan, ReplicaGroup
 
 DOMAIN = "fleetplan.io"
@@ -26,42 +26,64 @@ VALUE_LENGTH = 63
 _LABEL = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 _VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-
-
-class _Plain(_DUMPER):  # type: ignore[misc]
-    """PyYAML's safe dumper, which remembers what a scalar reads back as: keys and words recur by the thousand."""
-
-    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:  # noqa: ANN401 - PyYAML's signature
-        if kind is not yaml.ScalarNode:
-            return super().resolve(kind, value, implicit)
-        return _resolved(value, tuple(implicit))
-
-
-_SAFE = yaml.SafeDumper(io.StringIO())
-
-
-@functools.lru_cache(maxsize=65536)
-def _resolved(value: str, implicit: tuple[bool, bool]) -> str:
-    return str(_SAFE.resolve(yaml.ScalarNode, value, implicit))  # type: ignore[no-untyped-call]
-
-
-def _node(value: Any) -> yaml.Node:  # noqa: ANN401 - any JSON value
-    """The value as YAML's nodes, block style; shared parts are written out in full, for anchors confuse readers."""
-    match value:
-        case str():
-            return yaml.ScalarNode("tag:yaml.org,2002:str", value)
-        case dict():
-            pairs = [(_node(key), _node(item)) for key, item in sorted(value.items())]
-            return yaml.MappingNode("tag:yaml.org,2002:map", pairs, flow_style=not pairs)
-        case list() | tuple():
-            return yaml.SequenceNode("tag:yaml.org,2002:seq", list(map(_node, value)), flow_style=not value)
-        case _:
-            return _SAFE.represent_data(value)
+#: YAML reads no longer key on one line than 1,024 characters.
+_KEY_LENGTH = 1000
 
 
 def dump(value: Any) -> str:  # noqa: ANN401 - any JSON value
-    """Write YAML that reads back as the same value: sorted keys, strings quoted where needed."""
-    return str(yaml.serialize(_node(value), Dumper=_Plain, allow_unicode=False, width=4096))
+    """Write YAML that reads back as the same value: block style, sorted keys, strings quoted where needed.
+
+    PyYAML writes the scalars, each once; the structure around them is written here, for plans repeat themselves by the
+    megabyte.
+    """
+    lines: list[str] = []
+    if _nested(value):
+        _write(value, "", lines)
+    else:
+        lines.append(_leaf(value))
+    return "\n".join(lines) + "\n"
+
+
+def _nested(value: Any) -> bool:  # noqa: ANN401 - any JSON value
+    return isinstance(value, (dict, list, tuple)) and bool(value)
+
+
+def _leaf(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    if isinstance(value, (dict, list, tuple)):
+        return "{}" if isinstance(value, dict) else "[]"
+    return _scalar(value)
+
+
+@functools.lru_cache(maxsize=16384, typed=True)
+def _scalar(value: Any) -> str:  # noqa: ANN401 - any scalar of JSON
+    """A scalar on one line, as PyYAML writes it."""
+    text = str(yaml.dump({"k": value}, Dumper=_DUMPER, allow_unicode=False, width=-1))[3:-1]
+    if "\n" not in text:
+        return text
+    return str(yaml.dump([value], Dumper=_DUMPER, default_style='"', allow_unicode=False, width=-1))[2:-1]
+
+
+def _write(value: Any, pad: str, lines: list[str]) -> None:  # noqa: ANN401 - any JSON value
+    """Append a mapping's or a sequence's lines."""
+    deeper = pad + "  "
+    if not isinstance(value, dict):
+        for item in value:
+            first = len(lines)
+            if _nested(item):
+                _write(item, deeper, lines)
+                lines[first] = f"{pad}- {lines[first][len(deeper) :]}"
+            else:
+                lines.append(f"{pad}- {_leaf(item)}")
+        return
+    for key, item in sorted(value.items()):
+        name = _scalar(key)
+        long = len(name) > _KEY_LENGTH
+        head = f"{pad}? {name}\n{pad}:" if long else f"{pad}{name}:"
+        if _nested(item):
+            lines.append(head)
+            _write(item, deeper if long or isinstance(item, dict) else pad, lines)
+        else:
+            lines.append(f"{head} {_leaf(item)}")
 
 
 def dump_all(values: Sequence[Any]) -> str:
@@ -98,6 +120,12 @@ def identity(group: ReplicaGroup) -> str:
 
 def group_names(plan: Plan) -> tuple[str, ...]:
     """Name each replica group, in the plan's order: the intent, its role where there are two, a hash where it must."""
+    return _group_names(Same(plan))
+
+
+@functools.lru_cache(maxsize=2)
+def _group_names(same: Same) -> tuple[str, ...]:
+    plan = same.plan
     bases = [group.intent if group.role == "both" else f"{group.intent}-{group.role}" for group in plan.placements]
     made = [safe(base) for base in bases]
     shared = {name for name, count in Counter(made).items() if count > 1}
@@ -107,9 +135,15 @@ def group_names(plan: Plan) -> tuple[str, ...]:
     )
 
 
+def beside(plan: Plan, base: str) -> str:
+    """Name something that is no group: as wished, with a hash where a group is called so already."""
+    return base if base not in group_names(plan) else safe(f"{base}-{short_hash(base)}", VALUE_LENGTH)
+
+
 def labels(group: ReplicaGroup, name: str) -> dict[str, str]:
-    """Labels that select one group; with those that llm-d's pools and routers look for."""
-    return {
+    """Labels that select one group; with those that llm-d's pools and production-stack's router look for."""
+    ends = {"model": group.role} if group.role != "both" else {}
+    return ends | {
         "app.kubernetes.io/name": "vllm",
         "app.kubernetes.io/instance": name,
         "app.kubernetes.io/managed-by": "fleetplan",
@@ -141,7 +175,10 @@ def header(plan: Plan, what: str) -> str:
 
 def comment(text: str) -> str:
     """Text that stays one line of a comment: printable ASCII, anything else as its escape."""
-    return "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+    line = " ".join(text.split())
+    if line.isascii() and line.isprintable():
+        return line
+    return "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode() for c in line)
 
 
 def merged(base: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from planner.manifests.arguments import arguments, argv
+from planner.manifests.arguments import DRAIN_S, arguments, argv
 from planner.manifests.index import index
 from planner.manifests.names import DOMAIN, label_value, labels, merged
 from planner.manifests.pairing import SIDE_CHANNEL_PORT
@@ -18,8 +18,12 @@ RESOURCES = {"nvidia": "nvidia.com/gpu", "amd": "amd.com/gpu", "intel": "gpu.int
 IMAGE_SUFFIX = {"nvidia": "", "amd": "-rocm", "intel": "-xpu", "cpu": "-cpu"}
 #: Minutes that weights may take to load before a replica counts as failed.
 START_MINUTES = 40
+#: Seconds before a pod that is to stop hears of it: until then, routers and Services forget it.
+LEAVE_S = 10
 SECRET = {"name": "hf-token", "key": "HF_TOKEN"}
 GIB = 2**30
+#: Label of the pods that answer requests; the further nodes of a replica do not.
+SERVES = f"{DOMAIN}/serves"
 
 
 def pool_of(plan: Plan, group: ReplicaGroup) -> PoolUse | None:
@@ -75,6 +79,21 @@ def probe(port: int, *, failures: int, period: int = 10) -> dict[str, Any]:
     }
 
 
+def asking(port: int) -> str:
+    """The same question as a Python program, where it is asked by a command: images have no curl for sure."""
+    return f"import urllib.request as u; u.urlopen('http://127.0.0.1:{port}/health', timeout=4)"
+
+
+def drain(plan: Plan, group: ReplicaGroup) -> int:
+    """Seconds that vLLM itself takes at most to finish what it serves."""
+    return int(str(arguments(plan, group).get("shutdown-timeout", DRAIN_S[0])))
+
+
+def seconds_to_stop(plan: Plan, group: ReplicaGroup) -> int:
+    """What a pod gets in all: to be forgotten, to finish what it serves, to end."""
+    return LEAVE_S + drain(plan, group) + 30
+
+
 def escaped(line: list[str]) -> list[str]:
     """Keep Kubernetes from expanding `$(...)` in what was meant literally."""
     return [part.replace("$", "$$") for part in line]
@@ -98,6 +117,7 @@ def container(
         "env": environment(plan, group),
         "ports": ports,
         "resources": {"limits": limits, "requests": limits} if limits else {},
+        "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(LEAVE_S)]}}},
         "startupProbe": probe(port, failures=START_MINUTES * 6),
         "readinessProbe": probe(port, failures=3, period=5),
         "livenessProbe": probe(port, failures=6),
@@ -114,11 +134,16 @@ def without_probes(unit: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in unit.items() if not key.endswith("Probe") and key != "ports"}
 
 
-def pod(plan: Plan, group: ReplicaGroup, name: str, unit: dict[str, Any]) -> dict[str, Any]:
+def joining(group: ReplicaGroup) -> list[str]:
+    """Arguments that make one vLLM of a LeaderWorkerSet's pods; the followers' are `--headless` besides."""
+    size = group.nodes_per_replica
+    return [f"--nnodes={size}", "--node-rank=$(LWS_WORKER_INDEX)", "--master-addr=$(LWS_LEADER_ADDRESS)"]
+
+
+def pod(plan: Plan, group: ReplicaGroup, name: str, unit: dict[str, Any], *, serves: bool = True) -> dict[str, Any]:
     """Pod template around a container; it changes only when the replica itself must restart."""
-    drain = int(str(arguments(plan, group).get("shutdown-timeout", 60)))
     return {
-        "metadata": {"labels": labels(group, name)},
+        "metadata": {"labels": labels(group, name) | ({SERVES: "true"} if serves else {})},
         "spec": {
             "automountServiceAccountToken": False,
             # a Service called `vllm` would otherwise set VLLM_PORT, which vLLM reads as its own
@@ -126,7 +151,7 @@ def pod(plan: Plan, group: ReplicaGroup, name: str, unit: dict[str, Any]) -> dic
             "containers": [unit],
             "nodeSelector": {f"{DOMAIN}/node-pool": label_value(group.node_pool)},
             "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
-            "terminationGracePeriodSeconds": drain + 30,
+            "terminationGracePeriodSeconds": seconds_to_stop(plan, group),
             "tolerations": tolerations(plan, group),
             "volumes": [
                 {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}},

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from catalog.flags import negatives
 from planner.manifests.arguments import arguments
 from planner.manifests.deployments import Unit, units
 from planner.manifests.names import dump, header
+from planner.manifests.pods import drain
 from planner.plan import Plan, ReplicaGroup
 
 #: Catalog GPU -> Ray's accelerator type (ray.util.accelerators); a type that Ray does not name is left open.
@@ -22,9 +24,8 @@ ACCELERATORS = {
     "a10g": "A10G",
     "mi300x": "AMD-Instinct-MI300X-OAM",
 }
-#: Ray serves HTTP itself; these belong to vLLM's own server.
-SERVER_FLAGS = {"model", "served-model-name", "shutdown-timeout", "max-num-queued-tokens"}
-NEGATIVES = {"no-enable-prefix-caching": "enable_prefix_caching", "disable-prefix-caching": "enable_prefix_caching"}
+#: Ray serves HTTP and stops replicas itself; these are stated elsewhere, or belong to vLLM's own server.
+SERVER_FLAGS = {"model", "served-model-name", "shutdown-timeout"}
 
 
 def render(plan: Plan) -> dict[str, str]:
@@ -49,15 +50,15 @@ def application(plan: Plan, unit: Unit) -> dict[str, Any]:
 def llm_config(plan: Plan, group: ReplicaGroup) -> dict[str, Any]:
     """One LLMConfig."""
     settings = {name: value for name, value in arguments(plan, group).items() if name not in SERVER_FLAGS}
-    engine: dict[str, Any] = {}
-    for name, value in settings.items():
-        engine |= {NEGATIVES[name]: False} if name in NEGATIVES else {name.replace("-", "_"): value}
+    off = negatives(plan.vllm_version)
+    engine = {off.get(name, name).replace("-", "_"): name not in off and value for name, value in settings.items()}
     made: dict[str, Any] = {
         "model_loading_config": {"model_id": group.model, "model_source": group.checkpoint},
         "engine_kwargs": engine,
         "deployment_config": {
             "num_replicas": group.replicas,
             "max_ongoing_requests": 2 * group.max_num_seqs * group.dp,
+            "graceful_shutdown_timeout_s": drain(plan, group),
         },
     }
     if group.engines_per_gpu > 1:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from planner.manifests import production_stack, skypilot
+from planner.manifests import kserve, production_stack, skypilot
 from planner.manifests.deployments import units
-from planner.manifests.names import comment, origin
+from planner.manifests.names import DOMAIN, comment, label_value, origin
+from planner.manifests.pods import SECRET
 from planner.manifests.waves import folders, gone
 from planner.plan import Plan
 
 COMMANDS = {
     "vllm": "`vllm serve --config vllm/<group>.yaml`, or `sh vllm/<group>.sh --port 8000`",
-    "kubernetes": "`kubectl apply -k kubernetes/base`, or one pool: `kubectl apply -k kubernetes/overlays/<pool>`; "
-    "nodes carry the label `fleetplan.io/node-pool`",
+    "kubernetes": "`kubectl apply -k kubernetes/base`, or one pool: `kubectl apply -k kubernetes/overlays/<pool>`",
     "production-stack": "`helm upgrade --install vllm vllm/vllm-stack -f production-stack/values.yaml`, each "
     "disaggregated pair as a release of its own",
     "llm-d": "list `llm-d/<unit>` under `components` of an overlay on llm-d's base; or `kubectl apply -f "
@@ -20,13 +20,20 @@ COMMANDS = {
     "argocd": "set `repoURL`, then `kubectl apply -f argocd/`; syncing stays with you",
     "dynamo": "`kubectl apply -f dynamo/`",
     "compose": "on each node: `NODE_ADDRESS=... docker compose -f compose/<node>.yaml up -d`",
-    "systemd": "on each node: write `/etc/fleetplan/vllm.env` (`PATH=` and the token), copy `systemd/<node>/*` to "
-    "`/etc/systemd/system/`, then `systemctl daemon-reload` and `systemctl enable --now fleetplan.target`",
+    "systemd": "on each node: write `/etc/fleetplan/vllm.env` (`PATH=` of vLLM, the token, for pairs "
+    "`VLLM_NIXL_SIDE_CHANNEL_HOST=`), copy `systemd/<node>/*` to `/etc/systemd/system/`, `systemctl daemon-reload`, "
+    "`systemctl enable --now fleetplan.target`",
     "ray": "`serve deploy ray/serve.yaml`",
-    "skypilot": "`sky serve up -n <group> skypilot/<group>.yaml`",
-    "autoscaling": "one of `kubectl apply -f autoscaling/{keda,hpa,wva}/`, on top of kubernetes",
+    "skypilot": "`sky serve up -n <group> --secret HF_TOKEN skypilot/<group>.yaml`",
+    "autoscaling": "one of `kubectl apply -f autoscaling/{keda,hpa,wva}/`, on top of kubernetes; from then on take "
+    "`replicas` out of the Deployments before they are applied again, or the autoscaler starts anew",
 }
 
+WHO_NEEDS_IT = "only gated models need it, production-stack's pods wait for it anyway"
+ROUTING = (
+    "A Service picks at random, production-stack's router takes turns, compose and systemd give each replica an "
+    "address: put a router in front that chooses so."
+)
 ORDER = (
     "Step by step nothing is served less than before and after, but where the table says so. Argo CD keeps this order "
     "by itself within one Application (`argocd.argoproj.io/sync-wave`); what a plan runs no more is pruned at the end, "
@@ -40,11 +47,26 @@ def render(plan: Plan) -> dict[str, str]:
     lines += [f"- {key}: `{comment(value)}`" for key, value in sorted(origin(plan).items())] + [""]
     lines += ["| folder | take it up |", "|---|---|"]
     lines += [f"| `{name}/` | {command} |" for name, command in COMMANDS.items()] + [""]
-    lines += change(plan)
+    lines += [*before(plan), *change(plan)]
     left = left_out(plan)
     if left:
         lines += ["## Left out", "", *(f"- {text}" for text in left), ""]
     return {"README.md": "\n".join(lines)}
+
+
+def before(plan: Plan) -> list[str]:
+    """What the formats rely on and do not make themselves."""
+    pools = ", ".join(f"`{label_value(pool)}`" for pool in sorted({group.node_pool for group in plan.placements}))
+    routers = " and ".join(f"`{router}`" for router in sorted({group.router for group in plan.placements}))
+    return [
+        "## Before",
+        "",
+        f"- Nodes of Kubernetes carry the label `{DOMAIN}/node-pool`: {pools}.",
+        f"- The token lies in the secret `{SECRET['name']}` under `{SECRET['key']}`; {WHO_NEEDS_IT}.",
+        "- Pods fetch weights into an `emptyDir` called `models`: patch in a volume that lasts where that takes long.",
+        f"- The plan counts on {routers} to choose a replica. {ROUTING}",
+        "",
+    ]
 
 
 def change(plan: Plan) -> list[str]:
@@ -67,9 +89,18 @@ def change(plan: Plan) -> list[str]:
 def left_out(plan: Plan) -> list[str]:
     """What a format cannot express, one sentence each."""
     told: list[str] = []
+    if any(production_stack.fits(plan, group) for group in plan.placements):
+        told.append("production-stack: the chart gives every pod 30 s to stop, which cuts longer answers off")
+    told.append(f"dynamo: the image's tag is Dynamo's own, take the release that carries vLLM {plan.vllm_version}")
+    told.append("dynamo: queue limits and histogram edges are those of its frontend")
     for unit in units(plan):
-        if not all(production_stack.fits(group) for _, group in unit.groups):
+        if not all(kserve.fits(group) for _, group in unit.groups):
+            told.append(f"kserve: `{unit.name}` spans nodes in a way that KServe has no template for")
+        if any(group.nodes_per_replica > 1 for _, group in unit.groups):
             told.append(f"production-stack: `{unit.name}` spans nodes, which the chart does with Ray alone")
+        elif not all(production_stack.fits(plan, group) for _, group in unit.groups):
+            old = f"the chart turns it off by a flag that vLLM {plan.vllm_version} has no more"
+            told.append(f"production-stack: `{unit.name}` has no prefix caching, and {old}")
         if unit.disaggregated:
             told.append(f"skypilot: `{unit.name}` serves prefill and decode apart, SkyServe does not")
             told.append(f"autoscaling: `{unit.name}` keeps its counts, its two ends hold requests in flight")

@@ -69,5 +69,5 @@ def service(plan: Plan, group: ReplicaGroup) -> dict[str, Any]:
             "ports": PORT,
         },
         "secrets": {"HF_TOKEN": None},
-        "run": "vllm serve " + shlex.join(line) + "\n",
+        "run": "vllm serve " + shlex.join(line),
     }

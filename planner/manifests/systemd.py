@@ -2,8 +2,10 @@ r"""systemd: one folder per node with one unit per replica, for machines without
 
 A unit runs the machine's own `vllm serve`. What the plan must not know stands in one file that a person writes on each
 node, `/etc/fleetplan/vllm.env`: `PATH`, where vLLM lies, the token, and for prefill and decode apart its address as
-`VLLM_NIXL_SIDE_CHANNEL_HOST`. Nodes, GPUs and ports are those of the compose files. Words are quoted
-as systemd.syntax(7) asks: `%` and `$` doubled, everything else that is special as `\xNN`.
+`VLLM_NIXL_SIDE_CHANNEL_HOST`. Nodes, GPUs and ports are those of the compose files. Units of a node share one dynamic
+user, for they share the folder that weights and compiled kernels are kept in; a stop is told to the main process alone,
+which lets its workers finish what they serve. Words are quoted as systemd.syntax(7) asks: `%` and `$` doubled,
+everything else that is special as `\xNN`.
 """
 
 from __future__ import annotations
@@ -11,13 +13,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from planner.manifests.compose import Part, Router, drain, processes
+from planner.manifests.compose import Part, Router, processes
 from planner.manifests.names import comment, header, safe
-from planner.manifests.pods import GIB, vendor_of
+from planner.manifests.pods import GIB, drain, vendor_of
 from planner.plan import Plan
 
 ENVIRONMENT_FILE = "/etc/fleetplan/vllm.env"
 TARGET = "fleetplan.target"
+#: What `CacheDirectory` makes: a dynamic user has no home, and vLLM, Triton and torch keep what they compile there.
+CACHE = "/var/cache/fleetplan"
 #: What tells a process which accelerators are its own.
 VISIBLE = {"nvidia": "CUDA_VISIBLE_DEVICES", "amd": "HIP_VISIBLE_DEVICES", "intel": "ZE_AFFINITY_MASK"}
 _PLAIN = re.compile(r"[A-Za-z0-9_./:=,@+-]+")
@@ -26,20 +30,27 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:=,@+-]+")
 def render(plan: Plan) -> dict[str, str]:
     """`systemd/<node>/fleetplan-<replica>.service` and `systemd/<node>/fleetplan.target`."""
     files: dict[str, str] = {}
+    units: dict[str, list[str]] = {}
     for part in processes(plan):
-        folder = f"systemd/{safe(part.node)}"
-        files[f"{folder}/{TARGET}"] = header(plan, "systemctl enable --now fleetplan.target") + section(
-            Unit=[("Description", f"fleetplan on {comment(part.node)}")], Install=[("WantedBy", "multi-user.target")]
-        )
         text = router(part) if isinstance(part, Router) else server(plan, part)
-        files[f"{folder}/fleetplan-{part.name}.service"] = header(plan, f"{part.name} on {part.node}") + text
-    return files
+        name = f"fleetplan-{part.name}.service"
+        files[f"systemd/{safe(part.node)}/{name}"] = header(plan, f"{part.name} on {part.node}") + text
+        units.setdefault(part.node, []).append(name)
+    return files | {f"systemd/{safe(node)}/{TARGET}": target(plan, node, names) for node, names in units.items()}
+
+
+def target(plan: Plan, node: str, names: Sequence[str]) -> str:
+    """What starts with the node: all of its units, and none that an earlier plan left behind."""
+    wants = [("Description", f"fleetplan on {comment(node)}".replace("%", "%%"))]
+    wants += [("Wants", name) for name in sorted(names)]
+    text = section(Unit=wants, Install=[("WantedBy", "multi-user.target")])
+    return header(plan, f"systemctl enable --now {TARGET}") + text
 
 
 def server(plan: Plan, part: Part) -> str:
     """The unit of one vLLM process."""
     group, vendor = part.group, vendor_of(plan, part.group)
-    variables = {"HF_HOME": "/var/cache/fleetplan", "VLLM_NO_USAGE_STATS": "1"}
+    variables = {"HF_HOME": CACHE, "HOME": CACHE, "VLLM_NO_USAGE_STATS": "1"}
     checks: list[tuple[str, str]] = []
     if vendor in VISIBLE:
         variables[VISIBLE[vendor]] = ",".join(part.devices)
@@ -73,6 +84,7 @@ def unit(what: str, line: Sequence[str], variables: Mapping[str, str], more: Seq
         Service=[
             ("Type", "exec"),
             ("DynamicUser", "yes"),
+            ("User", "fleetplan"),
             ("CacheDirectory", "fleetplan"),
             ("NoNewPrivileges", "yes"),
             ("LimitMEMLOCK", "infinity"),
@@ -81,10 +93,10 @@ def unit(what: str, line: Sequence[str], variables: Mapping[str, str], more: Seq
             ("EnvironmentFile", ENVIRONMENT_FILE),
             *more,
             ("ExecStart", command(line)),
+            ("KillMode", "mixed"),
             ("Restart", "on-failure"),
             ("RestartSec", "10"),
         ],
-        Install=[("WantedBy", TARGET)],
     )
 
 

@@ -1,8 +1,8 @@
 #!/bin/sh
 # analyst: 1 replicas, each on 16 x h100_sxm
-# fleetplan.io/fleet-digest: f0e802568a5a72094d863b1ec934b9c3df329287848e18efa921d497bb1fe7a6
+# fleetplan.io/fleet-digest: 866f708919d69e524a779ed99c2c2e2fdb0d1b3c0e5944a99b2caf80d4070871
 # fleetplan.io/image: vllm/vllm-openai:v0.32.0
-# fleetplan.io/plan-digest: fb5bdabfd2062e981eb4d9512357e8c7638801e226450062b2805eaaf4f75f39
+# fleetplan.io/plan-digest: 19198e3717ff98f5e6d43642e7b3bd2ebb5779dbd914886f4d99655a692cf1c1
 # fleetplan.io/vllm-version: 0.32.0
 exec vllm serve \
   deepseek-ai/DeepSeek-V3 \
@@ -16,7 +16,7 @@ exec vllm serve \
   --kv-cache-memory-bytes=26337945600 \
   --max-model-len=10240 \
   --max-num-batched-tokens=2048 \
-  --max-num-queued-tokens=84645 \
+  --max-num-queued-tokens=21161 \
   --max-num-seqs=32 \
   --pipeline-parallel-size=1 \
   --served-model-name \

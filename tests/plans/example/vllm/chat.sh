@@ -1,8 +1,8 @@
 #!/bin/sh
 # chat: 4 replicas, each on 2 x h100_sxm
-# fleetplan.io/fleet-digest: f0e802568a5a72094d863b1ec934b9c3df329287848e18efa921d497bb1fe7a6
+# fleetplan.io/fleet-digest: 866f708919d69e524a779ed99c2c2e2fdb0d1b3c0e5944a99b2caf80d4070871
 # fleetplan.io/image: vllm/vllm-openai:v0.32.0
-# fleetplan.io/plan-digest: fb5bdabfd2062e981eb4d9512357e8c7638801e226450062b2805eaaf4f75f39
+# fleetplan.io/plan-digest: 19198e3717ff98f5e6d43642e7b3bd2ebb5779dbd914886f4d99655a692cf1c1
 # fleetplan.io/vllm-version: 0.32.0
 exec vllm serve \
   RedHatAI/Meta-Llama-3.1-70B-Instruct-FP8 \
