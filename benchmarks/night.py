@@ -3,20 +3,23 @@
     python -m benchmarks night --json [--intents 100] [--nodes 1000] [--fleet examples/fleet.yaml] [--no-large]
 
 A Prefect server of its own is started first, and is not counted; then each night is `fleetplan nightly` in a fresh
-process on a fresh root, so every probe and every search is made. The large fleet is made: known models in turn, loads
-from 0.5 to 16 requests a second, equal shares of five GPU types. Two workers of a Dask scheduler on loopback, one
-thread each, search the first fleet once more.
+process on a fresh root, so every probe and every search is made. Two workers of a Dask scheduler on loopback, one
+thread each, search the first fleet once more. The large fleet is made: known models in turn, loads from 0.5 to 16
+requests a second, equal shares of five GPU types. It is searched on two such workers too, a core each (`--here`: in
+one process).
 
 Keys: example_s (from the run's start to its end, Prefect's start besides), example_overhead and large_overhead (share
-of that time that no step was at work: Prefect's bookkeeping, artifacts, what is kept), large_s, large_cpu_s (of the
-whole process, start included), large_met (intents), same_on_dask (every file equal, byte for byte), dask_s,
-dask_overhead (what as many empty batches take on the same workers, over that and the searches).
+of that time in which no step was at work: Prefect's bookkeeping, artifacts, what is kept), large_s, large_cpu_s (of all
+its processes but the server, their starts included), large_stages (seconds of steps, of both workers together),
+large_met (intents), same_on_dask (every file equal, byte for byte), dask_s, dask_overhead (what as many empty batches
+take on the same workers, over that and the searches).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import signal
@@ -25,8 +28,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +70,12 @@ def main(as_json: bool, arguments: list[str]) -> int:  # noqa: FBT001 - the benc
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--fleet", type=Path, default=ROOT / "examples" / "fleet.yaml")
     parser.add_argument("--no-large", action="store_true", help="leave the large fleet out")
+    parser.add_argument("--here", action="store_true", help="search the large fleet in one process")
     chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as place:
         row = example(place, chosen.fleet.resolve())
         if not chosen.no_large:
-            row |= large(place, intents=chosen.intents, nodes=chosen.nodes)
+            row |= large(place, intents=chosen.intents, nodes=chosen.nodes, here=chosen.here)
     print(json.dumps(row) if as_json else "\n".join(f"{key:20}{value}" for key, value in row.items()), flush=True)
     return 0 if row["same_on_dask"] else 1
 
@@ -96,21 +101,20 @@ class Place:
             )
 
     def night(self, fleet: Path, name: str, *more: str) -> dict[str, Any]:
-        """Run a night to its end: seconds of the run, of its tasks by stage, and processor seconds of the process."""
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        """Run a night to its end: seconds of the run, of its tasks by stage, and in which any task was at work."""
         where = ("--root", str(self.folder / name / "var"), "--out", str(self.folder / name / "plans"))
         argv = [sys.executable, "-c", "from flows.cli import main; main()", "nightly", str(fleet), *where, *more]
         done = subprocess.run(argv, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False)  # noqa: S603
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
         if done.returncode not in (0, 3):
             raise RuntimeError(done.stderr[-2000:])
         run = self.call("/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]
         stages: dict[str, float] = {}
+        spans = []
         for task in self._tasks(run["id"]):
             stage = task["name"].split(" ")[0]
             stages[stage] = stages.get(stage, 0.0) + task["total_run_time"]
-        cpu = sum(getattr(after, kind) - getattr(before, kind) for kind in ("ru_utime", "ru_stime"))
-        return {"run_s": run["total_run_time"], "stages": stages, "cpu_s": cpu}
+            spans.append((clock(task["start_time"]), clock(task["end_time"])))
+        return {"run_s": run["total_run_time"], "stages": stages, "busy_s": covered(spans)}
 
     def empty(self, address: str) -> float:
         """Seconds that a stage of empty batches takes on a cluster whose workers are warm."""
@@ -172,9 +176,29 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait(timeout=60)
 
 
+def clock(text: str) -> float:
+    """Seconds since 1970 of a time as the server writes it."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Seconds that lie in any of these spans."""
+    total, until = 0.0, -math.inf
+    for start, end_s in sorted(spans):
+        total += max(0.0, end_s - max(start, until))
+        until = max(until, end_s)
+    return total
+
+
 def overhead(night: Mapping[str, Any]) -> float:
     """Share of a run in which no step was at work."""
-    return round(1.0 - sum(night["stages"].values()) / night["run_s"], 4)
+    return round(1.0 - night["busy_s"] / night["run_s"], 4)
+
+
+def spent_s() -> float:
+    """Processor seconds of the children that have ended."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def example(place: Place, fleet: Path) -> dict[str, Any]:
@@ -200,11 +224,13 @@ def cluster(place: Place) -> Iterator[str]:
     started = [
         place.start("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
     ]
-    worker = ("distributed.cli.dask_worker", address, "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard")
+    worker = ("distributed.cli.dask_worker", address, "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard",
+              "--no-nanny")  # fmt: skip
+    before = registered(place)
     try:
-        started += [place.start(*worker), place.start(*worker)]
+        started += [place.start(*worker) for _ in range(WORKERS)]
         deadline = time.monotonic() + START_S
-        while (place.folder / "log").read_text(errors="replace").count("Registered to") < 2:
+        while registered(place) < before + WORKERS:
             if time.monotonic() > deadline:
                 raise TimeoutError("Dask's workers did not start")
             time.sleep(0.5)
@@ -214,17 +240,25 @@ def cluster(place: Place) -> Iterator[str]:
             end(process)
 
 
-def large(place: Place, *, intents: int, nodes: int) -> dict[str, Any]:
+def registered(place: Place) -> int:
+    """How often a Dask worker has registered so far."""
+    log = place.folder / "log"
+    return log.read_text(errors="replace").count("Registered to") if log.exists() else 0
+
+
+def large(place: Place, *, intents: int, nodes: int, here: bool) -> dict[str, Any]:
     """The made fleet."""
     path = place.folder / "large.yaml"
     path.write_text(yaml.safe_dump(made(intents, nodes), sort_keys=False))
-    night = place.night(path, "large")
+    before = spent_s()
+    with nullcontext("") if here else cluster(place) as address:
+        night = place.night(path, "large", *(("--dask", address) if address else ()))
     plan = json.loads(place.plan("large")["plan.json"])
     return {
         "intents": intents,
         "nodes": nodes,
         "large_s": round(night["run_s"], 1),
-        "large_cpu_s": round(night["cpu_s"], 1),
+        "large_cpu_s": round(spent_s() - before, 1),
         "large_overhead": overhead(night),
         "large_stages": {stage: round(seconds, 1) for stage, seconds in sorted(night["stages"].items())},
         "large_met": sum(decision["status"] in ("met", "margin_consumed") for decision in plan["intents"]),

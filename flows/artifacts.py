@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from flows.night import Night
 from flows.publish import REPORT
 from flows.tables import dollars, seconds
 from planner.diff import diff
-from planner.plan import Plan
+from planner.plan import IntentDecision, Plan
 from planner.report import images
 
 #: Prefect keeps larger tables but drops their event; the whole list is in plan.json.
@@ -74,14 +74,24 @@ def show(night: Night) -> None:
 
 def _show(night: Night) -> None:
     plan, before = night.plan, night.in_force.plan
-    create_table_artifact(decision_rows(plan), key="decisions", description=f"Decisions of plan {plan.serial}")
-    create_table_artifact(placement_rows(plan), key="placements", description="Replicas by node pool")
+    table(decision_rows(plan), key="decisions", description=f"Decisions of plan {plan.serial}")
+    table(placement_rows(plan), key="placements", description="Replicas by node pool")
     create_markdown_artifact(diff(before, plan).markdown(), key="difference", description=since(before))
-    create_markdown_artifact(summary(night), key="summary", description="The night in short")
-    for key, png in images(plan).items():
-        create_image_artifact(data_url(png), key=key, description=PICTURES.get(key, key))
+    drawn = {key: data_url(png) for key, png in images(plan).items()}
+    pictures = "".join(f"\n## {PICTURES[key]}\n\n![{key}]({url})\n" for key, url in drawn.items())
+    create_markdown_artifact(summary(night) + pictures, key="summary", description="The night in short")
+    for key, url in drawn.items():
+        create_image_artifact(url, key=key, description=PICTURES[key])
     for key, path in {"report": REPORT, "manifests": "manifests"}.items() if night.folder is not None else ():
-        create_link_artifact(link(night.folder, path), key=key, link_text=f"plan {plan.serial}: {path}")
+        # a browser opens no file of a page from elsewhere: the path is said too
+        where, text = link(night.folder, path), f"plan {plan.serial}: {path}"
+        create_link_artifact(where, key=key, link_text=text, description=where.removeprefix("file://"))
+
+
+def table(rows: Sequence[Mapping[str, Any]], *, key: str, description: str) -> None:
+    """Create a table; what is not there is a dash, since Prefect reads cells as markdown and a hyphen as a bullet."""
+    cells = [{name: "–" if value == "-" else value for name, value in row.items()} for row in rows[:TABLE_ROWS]]
+    create_table_artifact(cells, key=key, description=description)
 
 
 def data_url(png: bytes) -> str:
@@ -101,20 +111,24 @@ def since(before: Plan | None) -> str:
 
 
 def decision_rows(plan: Plan) -> list[dict[str, Any]]:
-    """One row per intent."""
+    """One row per intent, latencies at the slow end beside their limits; why it is so stands in the summary."""
     return [
         {
             "intent": decision.name,
             "status": decision.status.replace("_", " "),
-            "serves": f"{decision.served_share:.0%}",
             "strategy": " + ".join(choice.strategy for choice in decision.chosen) or "-",
-            "TTFT": ", ".join(seconds(choice.ttft.high_s) for choice in decision.chosen) or "-",
-            "TPOT": ", ".join(seconds(choice.tpot.high_s) for choice in decision.chosen) or "-",
             "USD/h": dollars(decision.cost_per_hour),
-            "why": decision.reason,
+            "TTFT (limit)": _within([choice.ttft.high_s for choice in decision.chosen], decision.slo.get("ttft")),
+            "TPOT (limit)": _within([choice.tpot.high_s for choice in decision.chosen], decision.slo.get("tpot")),
+            "requests/s": f"{decision.rate:.4g}",
         }
-        for decision in plan.intents[:TABLE_ROWS]
+        for decision in plan.intents
     ]
+
+
+def _within(found: Sequence[float | None], limit: float | None) -> str:
+    told = ", ".join(seconds(each) for each in found) or "–"
+    return told if limit is None else f"{told} ({seconds(limit)})"
 
 
 def placement_rows(plan: Plan) -> list[dict[str, Any]]:
@@ -122,7 +136,7 @@ def placement_rows(plan: Plan) -> list[dict[str, Any]]:
     return [
         {"intent": group.intent, "role": group.role, "replicas": group.replicas, "GPUs each": group.gpus_per_replica,
          "node pool": group.node_pool, "checkpoint": group.checkpoint}
-        for group in plan.placements[:TABLE_ROWS]
+        for group in plan.placements
     ]  # fmt: skip
 
 
@@ -131,10 +145,15 @@ def summary(night: Night) -> str:
     plan = night.plan
     lines = [f"# Plan {plan.serial}: {dollars(plan.cost_per_hour)} USD/h", ""]
     if plan.baseline_cost_per_hour is not None:
-        lines += [f"{dollars(plan.baseline_cost_per_hour)} USD/h with: {plan.baseline}", ""]
-    lines += [f"- **{d.name}** {d.status.replace('_', ' ')}: {d.reason}" for d in plan.intents]
+        lines += [f"It would be {dollars(plan.baseline_cost_per_hour)} USD/h with {plan.baseline}.", ""]
+    lines += [f"- **{d.name}** {d.status.replace('_', ' ')}{_share(d)}: {d.reason}" for d in plan.intents]
     relaxations = [(d.name, relaxation.text) for d in plan.intents for relaxation in d.relaxations]
     lines += ["", "## What would help", "", *(f"- {name}: {text}" for name, text in relaxations)] if relaxations else []
     lines += ["", "## Notes", "", *(f"- {note}" for note in night.notes)] if night.notes else []
     lines += ["", ENDED[night.ending].format(folder=night.folder)]
     return "\n".join(lines) + "\n"
+
+
+def _share(decision: IntentDecision) -> str:
+    """How much of the load is served, where it is not all."""
+    return "" if decision.served_share >= 1.0 else f" ({decision.served_share:.0%} of its load is served)"

@@ -35,6 +35,7 @@ class Told(NamedTuple):
     """One notification: when, and in which words."""
 
     name: str
+    when: str
     trigger: TriggerTypes
     subject: str
     body: str
@@ -92,20 +93,34 @@ def automations(probe: UUID, block: UUID | None) -> Iterator[AutomationCore]:
         ],
     )
     for told in _notifications():
-        yield AutomationCore(name=f"{PREFIX}{told.name}", trigger=told.trigger, actions=[_notice(told, block)])
+        where = (
+            "the event feed alone: name a block with fleetplan deploy --notify" if block is None else "a notification"
+        )
+        yield AutomationCore(
+            name=f"{PREFIX}{told.name}", description=f"{told.when}. Told in {where}.", trigger=told.trigger,
+            actions=[_notice(told, block)],
+        )  # fmt: skip
 
 
 def _notifications() -> Iterator[Told]:
     reason = "{{ event.payload.reason }}"
-    yield Told("an intent is unmet", _on({events.UNMET}), "fleetplan: {{ event.resource.name }} is unmet", reason)
-    yield Told("a plan was refused", _on({events.REFUSED}), "fleetplan: no plan tonight", reason)
     yield Told(
-        "a service drifts", _on({events.DRIFT}), "fleetplan: {{ event.resource.name }} drifts",
+        "an intent is unmet", "A plan cannot keep the wish of a service, or not for all of its load",
+        _on({events.UNMET}), "fleetplan: {{ event.resource.name }} is unmet", reason,
+    )  # fmt: skip
+    yield Told(
+        "a plan was refused", "A run ended without a plan on purpose: superseded, bad input, nothing known of a load",
+        _on({events.REFUSED}), "fleetplan: no plan tonight", reason,
+    )  # fmt: skip
+    yield Told(
+        "a service drifts", "A service has begun to behave otherwise than predicted", _on({events.DRIFT}),
+        "fleetplan: {{ event.resource.name }} drifts",
         "{{ event.payload.phase }} of {{ event.payload.model }} on {{ event.payload.gpu }}: its latencies have shifted "
         "by a factor of e to the {{ event.payload.shift }}; probe it anew",
     )  # fmt: skip
     yield Told(
-        "a plan waits for a review", _on({events.ENDED["review"]}), "fleetplan: a plan waits for a review",
+        "a plan waits for a review", "A night with ending review has proposed a plan", _on({events.ENDED["review"]}),
+        "fleetplan: a plan waits for a review",
         "Plan {{ event.payload.serial }} at {{ event.payload.folder }}: run the deployment publish",
     )  # fmt: skip
     ended = EventTrigger(
@@ -113,7 +128,8 @@ def _notifications() -> Iterator[Told]:
         posture=Posture.Reactive, threshold=1, within=timedelta(0),
     )  # fmt: skip
     yield Told(
-        "a night crashed", ended, "fleetplan: {{ event.resource.name }} ended badly",
+        "a night crashed", "A run failed, crashed or took too long; the plan in force stays", ended,
+        "fleetplan: {{ event.resource.name }} ended badly",
         "{{ event.event }}: the plan in force stays",
     )  # fmt: skip
 

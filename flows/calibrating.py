@@ -80,6 +80,8 @@ def calibrate_fleet(loaded: LoadedFleet, site: Site, *, client: Client = Prometh
     for row in found:
         site.store.put(COMPARISON, {"intent": row.intent, "at_hour": row.at_hour}, note=_json(row))
     history = comparisons(site.store)
+    kept = len(site.store.newest(COMPARISON))
+    notes += [f"{kept - len(history)} of {kept} comparisons cannot be read: left out"] * (kept > len(history))
     calibration = calibrate(history, sighting.at_hour)
     record = site.store.put(CORRECTION, {"of": "production"}, note=_json(calibration))
     return Calibrated(

@@ -138,6 +138,16 @@ class Production:
         return next((each for each in found if each is not None), None)
 
     @classmethod
+    def damaged(cls, store: Store) -> tuple[str, ...]:
+        """Corrections that are newer than the newest that can be read, in words."""
+        found = []
+        for name in sorted(store.names(CORRECTION), reverse=True):
+            if cls._read(store, name) is not None:
+                break
+            found.append(f"{name} cannot be read: what production taught is taken from before it")
+        return tuple(found)
+
+    @classmethod
     def cited(cls, store: Store, plan: Plan) -> Self | None:
         """The correction that a plan was made with; None where it was made with none, or that can no longer be read."""
         found = (cls._read(store, name) for name in store.names(CORRECTION) if str(name) in plan.provenance.corrections)

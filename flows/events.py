@@ -9,11 +9,13 @@ fleetplan.drift              a service behaves otherwise than predicted
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from prefect.events import emit_event
 
-from catalog.errors import BadInput
+from catalog.errors import BadInput, FleetplanError
 from catalog.models import Model
 from catalog.store import Store
 from flows.night import MET, Night
@@ -61,6 +63,16 @@ def tell(night: Night) -> None:
         payload = {"serial": plan.serial, "digest": plan.digest, "cost_per_hour": plan.cost_per_hour,
                    "folder": night.folder, "changed": bool(diff(night.in_force.plan, plan))}  # fmt: skip
         emit(ENDED[night.ending], "plan.fleet", payload)
+
+
+@contextmanager
+def refusals_told() -> Iterator[None]:
+    """Emit that a run ended without a result on purpose (superseded, damaged, bad input) where it did."""
+    try:
+        yield
+    except FleetplanError as error:
+        refused(error)
+        raise
 
 
 def refused(error: Exception) -> None:

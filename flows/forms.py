@@ -8,7 +8,7 @@ unit is refused in the browser, by the server before it makes a run, and by pyda
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -110,8 +110,9 @@ class PoolForm(Form):
         default=0, ge=0, le=72, title="GPUs per node", description="0: as in the fleet file; a new pool needs a number."
     )
     nodes: int = Field(
-        default=-1, ge=-1, le=100_000, title="Nodes", description="-1: as in the fleet file; 0 takes the pool away."
-    )
+        default=0, ge=0, le=100_000, title="Nodes",
+        description="0: as in the fleet file; a new pool needs a number. No pool is without nodes.",
+    )  # fmt: skip
     price: str = Field(
         default="", pattern=quantity(GPU_PRICE), title="Price",
         description="Per GPU, such as 2.29 USD/GPU/h. Empty: the fleet file's, else the catalog's.",
@@ -126,16 +127,38 @@ Intents = Annotated[list[IntentForm], Field(max_length=200)]
 Pools = Annotated[list[PoolForm], Field(max_length=200)]
 
 
-def amended(value: Mapping[str, Any], intents: Sequence[IntentForm], pools: Sequence[PoolForm]) -> dict[str, Any]:
-    """The content of a fleet file with what a form states; rows keep their places, new ones come last."""
+#: What is known of the load of an intent's row beside what the row declares, as keys of its workload.
+Last = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+def amended(
+    value: Mapping[str, Any], intents: Sequence[IntentForm], pools: Sequence[PoolForm], *, last: Last = lambda _: {}
+) -> dict[str, Any]:
+    """The content of a fleet file with what a form states; rows keep their places, new ones come last.
+
+    A service whose load is stated is not watched: else what Prometheus says would replace it. What of its load is not
+    stated is as it was `last` observed, or declared.
+    """
     changed = dict(value)
     if pools:
         cluster = dict(changed.get("cluster") or {})
-        cluster["pools"] = _merged(cluster.get("pools"), {pool.name: _pool(pool) for pool in pools})
+        cluster["pools"] = _merged(cluster.get("pools"), {pool.name: _filled(pool.model_dump()) for pool in pools})
         changed["cluster"] = cluster
     if intents:
-        changed["intents"] = _merged(changed.get("intents"), {intent.name: _intent(intent) for intent in intents})
+        loaded = {each.name for each in intents if each.rate or each.prompt_tokens or each.output_tokens}
+        rows = changed.get("intents")
+        rows = [_unwatched(row, loaded, last) for row in rows] if isinstance(rows, list) else rows
+        changed["intents"] = _merged(rows, {intent.name: _intent(intent) for intent in intents})
     return changed
+
+
+def _unwatched(row: Any, loaded: set[str], last: Last) -> Any:  # noqa: ANN401 - unchecked YAML
+    """A row without its telemetry, if it is one of those whose load is stated."""
+    workload = row.get("workload") if isinstance(row, dict) and row.get("name") in loaded else None
+    if not isinstance(workload, dict) or "prometheus" not in workload:
+        return row
+    declared = {key: item for key, item in workload.items() if key != "prometheus"}
+    return {**row, "workload": {**declared, **last(row)}}
 
 
 def _merged(rows: object, changes: Mapping[str, dict[str, Any]]) -> list[Any]:
@@ -173,11 +196,6 @@ def _intent(form: IntentForm) -> dict[str, Any]:
         "pools": form.pools,
     }
     return _filled(stated)
-
-
-def _pool(form: PoolForm) -> dict[str, Any]:
-    stated = _filled(form.model_dump(exclude={"nodes"}))
-    return stated if form.nodes < 0 else stated | {"nodes": form.nodes}
 
 
 def _filled(values: Mapping[str, Any]) -> dict[str, Any]:

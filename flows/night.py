@@ -19,7 +19,7 @@ from flows.predict import predicted_with
 from flows.probe import Fingerprints, batches, distinct, probe, reference_runner
 from flows.proposals import open_proposal
 from flows.publish import Ending, InForce, files_of, in_force
-from flows.search import Facts, pairs, search
+from flows.search import Facts, pairs, refusals, search
 from flows.searched import Searched
 from flows.site import Site
 from flows.steps import Perform, Step, in_process
@@ -143,6 +143,7 @@ def fitted(loaded: LoadedFleet, site: Site, *, perform: Perform = in_process) ->
         fingerprints=Fingerprints(site.store),
         measured_by=site.measured_by,
     )
+    facts.notes = (*facts.notes, *refusals(facts), *Production.damaged(site.store))
     _probe(facts, site, perform)
     brought = predicted_with(site.store)
     predictors = Predictors(

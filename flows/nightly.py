@@ -12,7 +12,6 @@ from prefect.logging import get_run_logger
 from prefect.settings import get_current_settings
 from pydantic import StringConstraints
 
-from catalog.errors import FleetplanError
 from flows import events
 from flows.artifacts import show
 from flows.fleet import read_fleet
@@ -64,16 +63,13 @@ def run(  # noqa: PLR0913 - a run by name
 ) -> Night:
     """Plan inside a flow run: stages as tasks, the decision as artifacts, what became of it as events."""
     check_server(get_current_settings().api.url)
-    try:
+    with events.refusals_told():
         loaded = read_fleet(Path(fleet), amend=amend)
         site = site_at(root, out)
         if ending != "show":
             events.register(dict(loaded.models), site.store)
         with Shown(tasks) as shown:
             night = plan_night(loaded, site, perform=spread(dask, shown), ending=ending)
-    except FleetplanError as error:
-        events.refused(error)
-        raise
     for note in night.notes:
         get_run_logger().warning(note)
     show(night)

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
 
+import polars as pl
+
 from catalog.errors import CorruptRecord
 from catalog.fingerprints import Fingerprint, FingerprintKey
 from catalog.gpus import GPU
@@ -65,6 +67,10 @@ def batches(pairs: Sequence[Pair]) -> Iterator[tuple[str, tuple[Pair, ...]]]:
         yield f"{model} on {gpu}", tuple(group)
 
 
+#: A fingerprint on its way to another process: failures, provenance, and its points in Arrow's compressed format.
+Packed = tuple[FingerprintKey, tuple[dict[str, str], str, bytes] | None]
+
+
 class Fingerprints:
     """Fingerprints of a store, each read and verified once, with the names of the records that were used."""
 
@@ -72,7 +78,19 @@ class Fingerprints:
         self._store = store
         self._newest = store.newest(kind)
         self._read: dict[FingerprintKey, Fingerprint | None] = {}
+        self._packed: list[Packed] | None = None
         self.damaged: list[str] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: what was read, compressed to a tenth, and once however often it is sent."""
+        if self._packed is None or len(self._packed) != len(self._read):
+            self._packed = [_packed(key, found) for key, found in self._read.items()]
+        return {**vars(self), "_read": {}}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Unpack."""
+        vars(self).update(state)
+        self._read = dict(map(_unpacked, self._packed or ()))
 
     def __getitem__(self, key: FingerprintKey) -> Fingerprint | None:
         """Return the newest fingerprint of a key; None where there is none, or where it is damaged (and noted)."""
@@ -94,6 +112,7 @@ class Fingerprints:
         for key, name in names.items():
             self._newest[name.key] = name
             self._read.pop(key, None)
+            self._packed = None
 
     def _load(self, key: FingerprintKey) -> Fingerprint | None:
         name = self._newest.get(key_digest(asdict(key)))
@@ -102,6 +121,20 @@ class Fingerprints:
         except CorruptRecord as error:
             self.damaged.append(str(error))
             return None
+
+
+def _packed(key: FingerprintKey, found: Fingerprint | None) -> Packed:
+    if found is None:
+        return key, None
+    return key, (found.failures, found.provenance, found.points.write_ipc(None, compression="zstd").getvalue())
+
+
+def _unpacked(packed: Packed) -> tuple[FingerprintKey, Fingerprint | None]:
+    key, found = packed
+    if found is None:
+        return key, None
+    failures, provenance, points = found
+    return key, Fingerprint(key=key, points=pl.read_ipc(points), failures=failures, provenance=provenance)
 
 
 def probe(pairs: Sequence[Pair], *, store: Store, runner: Runner) -> dict[FingerprintKey, RecordName]:

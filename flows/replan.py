@@ -9,6 +9,8 @@ from prefect import flow
 from flows.forms import Intents, Pools, Where, amended
 from flows.night import Night
 from flows.nightly import NIGHT_S, Dask, run
+from flows.observe import last_load
+from flows.site import store_at
 
 
 def _name() -> str:
@@ -45,5 +47,5 @@ def replan(  # noqa: PLR0913 - a form
         out: Published plans, a folder or a URL.
         dask: Address of a Dask scheduler such as tcp://10.0.0.5:8786 that searches are sent to; empty: this machine.
     """
-    amend = partial(amended, intents=intents, pools=pools) if intents or pools else None
+    amend = partial(amended, intents=intents, pools=pools, last=lambda row: last_load(row, store_at(root)))
     return run(fleet, root=root, out=out, ending="show" if dry_run else "publish", dask=dask, amend=amend)

@@ -41,13 +41,18 @@ def tasks(steps: Sequence[Step[T]]) -> list[T]:
     if not steps:
         return []
     stage = steps[0].stage
-    progress = Progress(stage, f"{stage}: {len(steps)} steps")
+    progress = Progress(stage, f"{stage}: {counted(len(steps))}")
     results: list[T] = []
     for step in steps:
         results.append(step.kept(_task(step)(step)))
         progress.reach(len(results) / len(steps))
-    get_run_logger().info("%s: %d steps done", stage, len(steps))
+    get_run_logger().info("%s: %s done", stage, counted(len(steps)))
     return results
+
+
+def counted(steps: int) -> str:
+    """`1 step`, `12 steps`."""
+    return f"{steps} step{'s' * (steps != 1)}"
 
 
 def _task(step: Step[T]) -> Callable[[Step[T]], T]:

@@ -246,6 +246,20 @@ def test_a_damaged_correction_gives_way_to_the_one_before(world: World) -> None:
     assert found is not None
     assert first is not None
     assert found.record == first.record
+    (said,) = Production.damaged(Store(world.site.store.root))
+    assert said.startswith(str(newest))
+    assert Production.damaged(Store(world.site.store.root + "-none")) == ()
+
+
+def test_a_damaged_comparison_is_left_out_and_said(world: World) -> None:
+    """A comparison that cannot be read teaches nothing, and the next calibration says so."""
+    world.calibrate()
+    name = world.site.store.names(COMPARISON)[0]
+    (Path(world.site.store.root) / str(name)).write_text("{}")
+    world.now += DAY_S
+    found = world.calibrate()
+    assert found.notes == ("1 of 3 comparisons cannot be read: left out",)
+    assert len(found.history) == 2
 
 
 def test_the_night_says_what_telemetry_it_lacked(tmp_path: Path) -> None:

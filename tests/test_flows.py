@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import json
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -240,6 +241,30 @@ def test_a_fingerprint_comes_back_as_it_was_kept(tmp_path: Path) -> None:
     assert found.failures == {"qkv_proj": "the fake was told to fail"} or not found.failures
     assert (found.key, found.provenance) == (pair.key, "fake")
     assert found.points.height > 0
+
+
+def test_fingerprints_travel_compressed_and_arrive_as_they_were(tmp_path: Path) -> None:
+    """What a night has read reaches another process equal, at a fraction of its size; what is added later goes too."""
+    path = tmp_path / "fleet.yaml"
+    path.write_text(FLEET)
+    facts, _ = search_fleet(read_fleet(path), site(tmp_path))
+    keys = [pair.key for pair in pairs(facts.loaded.fleet.intents[0], facts)]
+    known, unknown = facts.fingerprints, replace(keys[0], tp=999)
+    assert known[unknown] is None
+    raw = sum(found.points.estimated_size() for key in keys if (found := known[key]) is not None)
+    sent = pickle.dumps(known)
+    assert len(sent) < raw / 2
+    arrived = pickle.loads(sent)  # noqa: S301 - our own
+    assert len(pickle.dumps(known)) == len(sent)
+    for key in keys:
+        here, there = known[key], arrived[key]
+        assert here is not None
+        assert there is not None
+        assert here.points.equals(there.points)
+        assert here.points.schema == there.points.schema
+        assert (here.key, here.failures, here.provenance) == (there.key, there.failures, there.provenance)
+    assert arrived[unknown] is None
+    assert arrived.record(keys[0]) == known.record(keys[0])
 
 
 def test_a_shape_has_no_batch_limits() -> None:

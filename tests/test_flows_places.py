@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import obstore
 import pytest
+from obstore.store import S3Store
 from serving import Serving, free_port, serving, until
+from test_flows_faults import INTENTS, many, signal_all
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
@@ -70,15 +73,21 @@ def everything(folder: Path) -> Iterator[tuple[Path, bytes]]:
     yield from ((path, path.read_bytes()) for path in sorted(folder.rglob("*")) if path.is_file())
 
 
+def opened(site: Serving) -> S3Store:
+    """The bucket."""
+    return S3Store("nights", endpoint=site.extra["AWS_ENDPOINT_URL"], client_options={"allow_http": True},
+                   access_key_id="any", secret_access_key="any", region="us-east-1")  # noqa: S106  # fmt: skip
+
+
+def named(site: Serving, prefix: str = "") -> list[str]:
+    """Names of the objects in the bucket."""
+    return sorted(entry["path"] for chunk in obstore.list(opened(site), prefix) for entry in chunk)
+
+
 def objects(site: Serving) -> dict[str, bytes]:
     """Objects in the bucket."""
-    obstore = pytest.importorskip("obstore")
-    from obstore.store import S3Store  # noqa: PLC0415 - beside its one use
-
-    store = S3Store("nights", endpoint=site.extra["AWS_ENDPOINT_URL"], client_options={"allow_http": True},
-                    access_key_id="any", secret_access_key="any", region="us-east-1")  # noqa: S106  # fmt: skip
-    names = [entry["path"] for chunk in obstore.list(store) for entry in chunk]
-    return {name: bytes(obstore.get(store, name).bytes()) for name in names}
+    store = opened(site)
+    return {name: bytes(obstore.get(store, name).bytes()) for name in named(site)}
 
 
 def test_a_night_on_s3_publishes_once_and_repeats_nothing(site: Serving) -> None:
@@ -98,6 +107,32 @@ def test_a_night_on_s3_publishes_once_and_repeats_nothing(site: Serving) -> None
     assert site.artifacts(first)["report"]["data"] == "[plan 1: report.html](s3://nights/plans/1/report.html)"
     assert not (site.folder / "var" / "catalog").exists()
     assert not (site.folder / "plans").exists()
+
+
+def test_a_night_on_s3_that_was_killed_is_repeated_where_it_stopped(site: Serving) -> None:
+    """Worker and run killed -9 while a bucket holds everything: no plan is there; a repeat searches the rest alone."""
+    (site.folder / "examples" / "many.yaml").write_text(many())
+    where = {"fleet": "examples/many.yaml", "root": "s3://nights/killed/var", "out": "s3://nights/killed/plans"}
+    kinds = {kind: f"killed/var/catalog/{kind}" for kind in ("search", "fingerprint")}
+    site.run("nightly", **where)
+    until(lambda: len(named(site, kinds["search"])) >= 2, every=0.1, seconds=240, what="for searches")
+    worker = site.processes["worker-fleetplan"]
+    signal_all(worker.pid, signal.SIGKILL)
+    worker.wait(timeout=30)
+    time.sleep(1)  # a put that was under way may still arrive
+    before = {kind: named(site, prefix) for kind, prefix in kinds.items()}
+    assert 2 <= len(before["search"]) < INTENTS
+    assert named(site, "killed/plans") == []
+    site.work()
+    again = site.run("replan", **where, dry_run=False)
+    assert site.finished(again)["type"] == "COMPLETED"
+    assert {name.split("/")[2] for name in named(site, "killed/plans")} == {"1"}
+    assert "killed/plans/1/plan.json" in named(site, "killed/plans")
+    assert named(site, kinds["fingerprint"]) == before["fingerprint"]
+    assert set(before["search"]) < set(named(site, kinds["search"]))
+    shown = site.artifacts(again)
+    assert shown["progress-search"]["description"].startswith(f"search: {INTENTS - len(before['search'])} step")
+    assert "progress-probe" not in shown
 
 
 def test_no_secret_is_left_anywhere(site: Serving) -> None:

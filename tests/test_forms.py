@@ -48,14 +48,27 @@ def test_what_is_filled_in_wins() -> None:
     """Fields of the form replace those of the file and no others; the file's own value is not touched."""
     before = json.dumps(FLEET)
     form = IntentForm(name="chat", rate="99 /s", slo=Limits(tpot="33 ms"), goal="min_latency", gpus=["h100_sxm"])
-    found = amended(FLEET, [form], [PoolForm(name="h100-eu", nodes=0, price="9 USD/GPU/h")])
+    found = amended(FLEET, [form], [PoolForm(name="h100-eu", nodes=2, price="9 USD/GPU/h")])
     row, old = found["intents"][0], FLEET["intents"][0]
     assert row["workload"] == {**old["workload"], "rate": "99 /s"}
     assert row["slo"] == {**old["slo"], "tpot": "33 ms"}
     assert (row["goal"], row["gpus"], row["model"]) == ("min_latency", ["h100_sxm"], old["model"])
-    assert found["cluster"]["pools"][0] == {**FLEET["cluster"]["pools"][0], "nodes": 0, "price": "9 USD/GPU/h"}
+    assert found["cluster"]["pools"][0] == {**FLEET["cluster"]["pools"][0], "nodes": 2, "price": "9 USD/GPU/h"}
     assert found["intents"][1:] == FLEET["intents"][1:]
     assert json.dumps(FLEET) == before
+
+
+@pytest.mark.parametrize("form", [PoolForm(name="h100-eu", nodes=0), PoolForm(name="h100-eu")])
+def test_a_zero_is_as_in_the_file(form: PoolForm) -> None:
+    """No number of a form means none of a thing: 0 nodes leaves the file's, as 0 of any other field does."""
+    assert amended(FLEET, [], [form]) == FLEET
+
+
+def test_a_new_pool_without_nodes_is_refused() -> None:
+    """A pool that the file does not have needs its nodes; what is missing is named with its place."""
+    form = PoolForm(name="extra", gpu="h200_sxm", gpus_per_node=8)
+    with pytest.raises(BadInput, match=r"pools\[5\].*nodes"):
+        read_fleet(ROOT / "examples" / "fleet.yaml", amend=lambda value: amended(value, [], [form]))
 
 
 def test_a_mean_replaces_quantiles() -> None:
@@ -106,7 +119,7 @@ WRONG: list[tuple[type[IntentForm | PoolForm], dict[str, object]]] = [
     (IntentForm, {"quality": 1.1}), (IntentForm, {"slo": {"ttft": "500"}}), (IntentForm, {"slo": {"tttf": "500 ms"}}),
     (IntentForm, {"name": "../x"}), (IntentForm, {"name": ""}), (IntentForm, {"model": "../../etc/passwd"}),
     (IntentForm, {"modle": "x"}), (IntentForm, {"pools": ["a b"]}), (IntentForm, {"slo": {"attainment": 1.0}}),
-    (PoolForm, {"nodes": -2}), (PoolForm, {"gpus_per_node": 73}), (PoolForm, {"price": "2 USD/h"}),
+    (PoolForm, {"nodes": -1}), (PoolForm, {"gpus_per_node": 73}), (PoolForm, {"price": "2 USD/h"}),
 ]  # fmt: skip
 
 

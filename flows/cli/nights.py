@@ -149,8 +149,9 @@ def show(night: Night, *, as_json: bool) -> None:
         where = {"folder": night.folder} if night.folder else {}
         options.print_json({**night.plan.model_dump(mode="json"), **where})
     else:
-        decided = (tables.decisions(night.plan), *tables.unmet(night.plan))
-        options.print_tables(*decided, tables.pools(night.plan), *places(night))
+        plan = night.plan
+        decided = (tables.decisions(plan), *tables.unmet(plan), *tables.day(plan), *tables.margins(plan))
+        options.print_tables(*decided, tables.pools(plan), *places(night))
     if not night.met:
         raise typer.Exit(UNMET)
 

@@ -33,19 +33,20 @@ def search(
     as_json: options.Json = False,
 ) -> None:
     """Search every strategy for one intent and show the candidates and why the rest was rejected."""
-    from flows import tables  # noqa: PLC0415
+    from flows.search_tables import Candidates, rejections  # noqa: PLC0415
 
-    found = found_for(fleet, intent, root=root)
+    found, notes = found_for(fleet, intent, root=root)
     if as_json:
         options.print_json(plain(asdict(found)))
     else:
         lines = [f"nearest relaxation: {relaxation.text}" for relaxation in found.relaxations]
-        shown = [tables.candidates(found.candidates, top=top), tables.rejections(found.rejections, top=top), *lines]
+        lines += [f"note: {note}" for note in notes]
+        shown = [Candidates(found=found.candidates, top=top), rejections(found.rejections, top=top), *lines]
         options.print_tables(f"{intent} is planned for {found.rate:.3g} requests/s", *shown)
 
 
-def found_for(fleet: Path, intent: str, *, root: str) -> Search:
-    """Observe, probe and search one intent of a fleet."""
+def found_for(fleet: Path, intent: str, *, root: str) -> tuple[Search, tuple[str, ...]]:
+    """Observe, probe and search one intent of a fleet; what was found, and what was said of its load."""
     from flows.fleet import read_fleet  # noqa: PLC0415
 
     loaded = read_fleet(fleet)
@@ -58,7 +59,8 @@ def found_for(fleet: Path, intent: str, *, root: str) -> Search:
     from flows.site import site_at  # noqa: PLC0415
 
     with Shown() as shown:
-        return search_fleet(loaded, site_at(root, options.OUT), perform=shown, only=intent)[1][intent]
+        facts, searches = search_fleet(loaded, site_at(root, options.OUT), perform=shown, only=intent)
+    return searches[intent], facts.notes
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401 - any value of dataclasses and containers

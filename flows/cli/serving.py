@@ -105,7 +105,16 @@ def ui(
         for process in (*workers, server):
             process.terminate()
         for process in (*workers, server):
-            process.wait(timeout=30)
+            end(process)
+
+
+def end(process: subprocess.Popen[bytes], *, seconds: float = 30.0) -> None:
+    """Wait for a process that was asked to end, and end it if it does not."""
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def wait_for(url: str, server: subprocess.Popen[bytes], *, seconds: float = 120.0) -> None:

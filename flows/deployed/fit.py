@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from prefect import flow
-from prefect.artifacts import create_table_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.settings import get_current_settings
 
 from catalog.predictors import Predictor
-from flows.artifacts import TABLE_ROWS
+from flows import events
+from flows.artifacts import shown as showing
+from flows.artifacts import table
 from flows.fleet import read_fleet
 from flows.forms import Where
 from flows.night import fitted
@@ -31,12 +34,16 @@ def fit(fleet: Where = "examples/fleet.yaml", root: Where = "var") -> int:
         root: Run data, a folder or a URL.
     """
     check_server(get_current_settings().api.url)
-    facts, predictors = fitted(read_fleet(Path(fleet)), site_at(root, "plans"), perform=tasks)
+    with events.refusals_told():
+        facts, predictors = fitted(read_fleet(Path(fleet)), site_at(root, "plans"), perform=tasks)
     wanted = distinct(pair for intent in facts.loaded.fleet.intents for pair in pairs(intent, facts))
     found = [(shown(pair.key), predictors(pair.configuration)) for pair in wanted]
     found.sort(key=lambda row: (-_width(row[1]), row[0]))
-    rows = [_row(label, predictor) for label, predictor in found[:TABLE_ROWS]]
-    create_table_artifact(rows, key="predictors", description=f"What {len(found)} predictions rest on")
+    rows = [_row(label, predictor) for label, predictor in found]
+    told = [f"- {count} of {len(found)} pairs: {note}" for note, count in _notes(found)]
+    with showing():
+        table(rows, key="predictors", description=f"What {len(found)} predictions rest on")
+        create_markdown_artifact("\n".join(["# Notes", "", *told]), key="predictor-notes", description="Of the pairs")
     return len(found)
 
 
@@ -48,4 +55,9 @@ def _width(predictor: Predictor) -> float:
 def _row(label: str, predictor: Predictor) -> dict[str, str]:
     ends = {"decode step": predictor.decode_interval, "prefill step": predictor.prefill_interval}
     shares = {name: f"{low:.2f} to {high:.2f}" for name, (low, high) in ends.items()}
-    return {"pair": label, "source": predictor.source, **shares, "notes": "; ".join(predictor.notes)}
+    return {"pair": label, "source": predictor.source, **shares}
+
+
+def _notes(found: list[tuple[str, Predictor]]) -> list[tuple[str, int]]:
+    """What is said of pairs, the commonest first; a table has no room for it."""
+    return Counter(note for _, predictor in found for note in predictor.notes).most_common(100)

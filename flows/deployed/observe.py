@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_table_artifact
 from prefect.logging import get_run_logger
 from prefect.settings import get_current_settings
 
-from flows.artifacts import TABLE_ROWS
+from flows import events
+from flows.artifacts import shown, table
 from flows.fleet import read_fleet
 from flows.forms import Where
 from flows.observe.stage import Seen, sight
@@ -28,8 +28,6 @@ OBSERVE_S = 1800
     timeout_seconds=OBSERVE_S,
     persist_result=False,
     result_serializer="json",
-    retries=2,
-    retry_delay_seconds=60,
 )
 def observe(fleet: Where = "examples/fleet.yaml", root: Where = "var") -> int:
     """Read every watched service up to the last whole hour; return how many were read.
@@ -39,11 +37,13 @@ def observe(fleet: Where = "examples/fleet.yaml", root: Where = "var") -> int:
         root: Run data, a folder or a URL.
     """
     check_server(get_current_settings().api.url)
-    found = sight(read_fleet(Path(fleet)), store_at(root), at_s=time.time())
+    with events.refusals_told():
+        found = sight(read_fleet(Path(fleet)), store_at(root), at_s=time.time())
     for note in found.notes:
         get_run_logger().warning(note)
-    rows = [row(seen) for seen in found.services.values()][:TABLE_ROWS]
-    create_table_artifact(rows, key="observed", description="The next day of each watched service")
+    rows = [row(seen) for seen in found.services.values()]
+    with shown():
+        table(rows, key="observed", description="The next day of each watched service")
     return sum(seen.source == "observed" for seen in found.services.values())
 
 

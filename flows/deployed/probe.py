@@ -9,9 +9,8 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.settings import get_current_settings
 from pydantic import Field, StringConstraints
 
-from catalog.errors import FleetplanError
 from flows import events
-from flows.artifacts import Progress
+from flows.artifacts import Progress, shown
 from flows.forms import NAME, Where
 from flows.measuring import Answer, Asked, asked_of, measure_missing
 from flows.security import check_server
@@ -51,13 +50,11 @@ def probe(  # noqa: PLR0913 - a form
         root: Run data, a folder or a URL that the nights read too.
     """
     check_server(get_current_settings().api.url)
-    try:
+    with events.refusals_told():
         asked = asked_of(model, gpu, runner, tp=tp, quantization=quantization)
         answer = measured(asked, root)
-    except FleetplanError as error:
-        events.refused(error)
-        raise
-    create_markdown_artifact(summary(asked, answer), key="probe", description=f"Probe of {asked.model.name}")
+    with shown():
+        create_markdown_artifact(summary(asked, answer), key="probe", description=f"Probe of {asked.model.name}")
     return answer.measured
 
 

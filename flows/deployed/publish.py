@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.settings import get_current_settings
 from pydantic import Field
 
-from catalog.errors import FleetplanError
 from flows import events
-from flows.artifacts import decision_rows, shown, since
+from flows.artifacts import decision_rows, shown, since, table
 from flows.forms import Where
 from flows.proposals import Reviewed, review
 from flows.security import check_server
@@ -48,11 +47,8 @@ def publish(  # noqa: PLR0913 - a form
         out: Published plans.
     """
     check_server(get_current_settings().api.url)
-    try:
+    with events.refusals_told():
         found = review(site_at(root, out), proposal, verdict, reason=reason, window_hours=window_hours)
-    except FleetplanError as error:
-        events.refused(error)
-        raise
     show(found)
     if found.folder is not None:
         about = {"serial": found.plan.serial, "digest": found.plan.digest, "cost_per_hour": found.plan.cost_per_hour}
@@ -68,4 +64,4 @@ def show(found: Reviewed) -> None:
     text = head + found.difference.markdown()
     with shown():
         create_markdown_artifact(text, key="review", description=since(found.in_force.plan))
-        create_table_artifact(decision_rows(found.plan), key="decisions", description=f"Proposal {found.number}")
+        table(decision_rows(found.plan), key="decisions", description=f"Proposal {found.number}")

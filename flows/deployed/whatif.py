@@ -7,14 +7,14 @@ from pathlib import Path
 
 import polars as pl
 from prefect import flow
-from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_image_artifact, create_markdown_artifact
 from prefect.settings import get_current_settings
 
-from catalog.errors import FleetplanError
 from flows import events
-from flows.artifacts import data_url
+from flows.artifacts import data_url, shown, table
 from flows.fleet import read_fleet
 from flows.forms import Factors, IntentName, Intents, Pools, Sweep, Where, amended
+from flows.observe import last_load
 from flows.security import check_server
 from flows.site import site_at
 from flows.sweeps import sweep
@@ -54,12 +54,11 @@ def whatif(  # noqa: PLR0913 - a form
         root: Run data, a folder or a URL.
     """
     check_server(get_current_settings().api.url)
-    try:
-        loaded = read_fleet(Path(fleet), amend=partial(amended, intents=intents, pools=pools))
-        frame = sweep(loaded, site_at(root, "plans"), intent, vary, factors=factors, perform=tasks)
-    except FleetplanError as error:
-        events.refused(error)
-        raise
+    with events.refusals_told():
+        site = site_at(root, "plans")
+        amend = partial(amended, intents=intents, pools=pools, last=partial(last_load, store=site.store))
+        loaded = read_fleet(Path(fleet), amend=amend)
+        frame = sweep(loaded, site, intent, vary, factors=factors, perform=tasks)
     show(frame, intent, vary)
     return frame.height
 
@@ -67,12 +66,12 @@ def whatif(  # noqa: PLR0913 - a form
 def show(frame: pl.DataFrame, intent: str, vary: str) -> None:
     """A table, a page and a plot of a sweep."""
     about = f"{intent} over {vary}"
-    create_table_artifact([row(point) for point in frame.iter_rows(named=True)], key="whatif", description=about)
-    lines = [f"# {about}", "", "| at | USD/h | strategy |", "|---|---|---|"]
-    lines += [f"| {cells['at']} | {cells['USD/h']} | {cells['strategy']} |" for cells in
-              (row(point) for point in frame.iter_rows(named=True))]  # fmt: skip
-    create_markdown_artifact("\n".join(lines) + "\n", key="whatif-summary", description=about)
-    create_image_artifact(data_url(plot(frame, about=about)), key="whatif-plot", description=f"Cost of {about}")
+    rows = [row(point) for point in frame.iter_rows(named=True)]
+    with shown():
+        table(rows, key="whatif", description=about)
+        drawn = data_url(plot(frame, about=about))
+        create_markdown_artifact(f"# {about}\n\n![{about}]({drawn})\n", key="whatif-summary", description=about)
+        create_image_artifact(drawn, key="whatif-plot", description=f"Cost of {about}")
 
 
 def row(point: dict[str, object]) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.observe.good import Good, last_good
+from flows.observe.good import Good, last_good, last_load
 from planner.intents import Intent
 from planner.workload import Requests, realize
 
@@ -21,4 +21,4 @@ def observe(intent: Intent, trace: Path | None) -> Requests:
     return realize(intent.workload, trace=read_trace(trace), seed=SEED)
 
 
-__all__ = ["SEED", "Good", "last_good", "observe"]
+__all__ = ["SEED", "Good", "last_good", "last_load", "observe"]

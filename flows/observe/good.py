@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,25 @@ def keep(intent: Intent, good: Good, store: Store) -> str:
 
 def last_good(intent: Intent, store: Store, *, until_hour: int | None = None) -> Good | None:
     """The newest good load of a service that can be read, of no later than an hour; damaged records are passed over."""
-    start = key_digest(key_of(intent))
+    return _newest(key_of(intent), store, until_hour)
+
+
+def last_load(row: Mapping[str, Any], store: Store) -> dict[str, Any]:
+    """The last good load of an intent as fleet.yaml writes it, as keys of its workload; none where there is none."""
+    workload = row.get("workload")
+    scraped = workload.get("prometheus") if isinstance(workload, dict) else None
+    select = scraped.get("select") if isinstance(scraped, dict) else None
+    if not isinstance(select, dict):
+        return {}
+    good = _newest({"intent": row.get("name"), "select": select}, store, None)
+    if good is None:
+        return {}
+    written = good.workload.model_dump_json(exclude_none=True, exclude_defaults=True, exclude={"prometheus"})
+    return dict(json.loads(written))
+
+
+def _newest(key: dict[str, Any], store: Store, until_hour: int | None) -> Good | None:
+    start = key_digest(key)
     for name in sorted((name for name in store.names(KIND) if name.key == start), reverse=True):
         try:
             note = store.read(name).note

@@ -26,6 +26,8 @@ from planner.workload.observed import MOST_CHANGE, bounded, peak, too_little
 
 #: Services that are read at once: waiting for a server is no work of this machine.
 AT_ONCE = 4
+#: Readings that are so many hours apart are of different nights.
+NIGHT_HOURS = 12
 Client = Callable[[Telemetry], Prometheus]
 
 
@@ -122,7 +124,7 @@ class _Reader:
 
 
 def _seen(intent: Intent, answer: Observed | str, store: Store, at_hour: int) -> Seen:
-    last = last_good(intent, store)
+    last = last_good(intent, store, until_hour=at_hour)
     if isinstance(answer, str):
         return _fallback(intent, answer, last)
     reason = too_little(answer, at_hour)
@@ -135,7 +137,9 @@ def _seen(intent: Intent, answer: Observed | str, store: Store, at_hour: int) ->
     workload = expected(answer, ahead, known)
     if workload is None:
         return _fallback(intent, "its histograms of lengths are empty and it declares none", last)
-    workload, cut = bounded(workload, None if last is None else last.workload)
+    # several readings of one night may not each move the peak: the bound is from an earlier night, where there is one
+    before = last_good(intent, store, until_hour=at_hour - NIGHT_HOURS) or last
+    workload, cut = bounded(workload, None if before is None else before.workload)
     notes = (*cut, *_surprise(workload, intent.workload if last is None else None), *_lacking(answer))
     record = keep(intent, Good(at_hour=at_hour, workload=workload, observed=answer), store)
     return Seen(
