@@ -42,13 +42,14 @@ def measure(name: str, engine: Engine, options: argparse.Namespace) -> list[dict
         chosen = [_case(engine, rate, n, transfer) for rate in _RATES]
         model = standin.write(MODELS[name], Path(folder) / "model")
 
-        def serve(role: str) -> str:
+        def serve(role: str, core: str) -> str:
+            environment = SETTINGS.environment | {"VLLM_CPU_OMP_THREADS_BIND": core}  # an idle engine spins on its core
             argv = ["--load-format", "dummy", *SETTINGS.argv(), "--kv-transfer-config", _connector(role, shared)]
             return stack.enter_context(
-                served.server(options.python, model, argv, environment=SETTINGS.environment, ready_within_s=300.0)
+                served.server(options.python, model, argv, environment=environment, ready_within_s=300.0)
             )
 
-        urls = (serve("kv_producer"), serve("kv_consumer"))
+        urls = (serve("kv_producer", "0"), serve("kv_consumer", "1"))
         for seed in (98, 99):
             _send(urls, chosen[0].sent[:4], seed)
         return [loads.row(name, case, loads.repeated(partial(_send, urls, case.sent), options)) for case in chosen]

@@ -13,12 +13,13 @@ QUIET_CORES = 0.15
 
 
 def others() -> float:
-    """Cores kept busy over the next moment, while we sleep; 0 where the system does not tell."""
+    """Cores kept busy over the next moment by what we did not start, while we sleep; 0 where the system is silent."""
     if not _STAT.exists():
         return 0.0
-    before, begun = _busy(), time.perf_counter()
+    before, ours, begun = _busy(), _ours(), time.perf_counter()
     time.sleep(_SAMPLE_S)
-    return max(0.0, (_busy() - before) / os.sysconf("SC_CLK_TCK") / (time.perf_counter() - begun))
+    others = _busy() - before - (_ours() - ours)
+    return max(0.0, others / os.sysconf("SC_CLK_TCK") / (time.perf_counter() - begun))
 
 
 def wait(patience_s: float) -> float:
@@ -33,3 +34,20 @@ def _busy() -> int:
     # user nice system idle iowait irq softirq steal (proc(5))
     numbers = [int(number) for number in _STAT.read_text(encoding="ascii").splitlines()[0].split()[1:9]]
     return sum(numbers) - numbers[3] - numbers[4]
+
+
+def _ours() -> int:
+    """Ticks of the sessions that this process's children lead: a server idles at half a core."""
+    processes = [numbers for path in _STAT.parent.glob("[0-9]*/stat") if (numbers := _process(path)) is not None]
+    sessions = {session for _, parent, session, _ in processes if parent == os.getpid()} - {os.getsid(0)}
+    return sum(ticks for _, _, session, ticks in processes if session in sessions)
+
+
+def _process(path: Path) -> tuple[int, int, int, int] | None:
+    """(pid, parent, session, ticks of user and system) of proc(5); None where it ended meanwhile."""
+    try:
+        pid, _, rest = path.read_text(encoding="utf-8", errors="replace").partition(" (")
+    except OSError:
+        return None
+    fields = rest.rpartition(") ")[2].split()
+    return int(pid), int(fields[1]), int(fields[3]), int(fields[11]) + int(fields[12])

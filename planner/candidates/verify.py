@@ -100,21 +100,28 @@ def thinned(counts: tuple[int, ...]) -> tuple[tuple[int, ...], float]:
     return tuple(int(n * part + 1e-9) for n in counts), part
 
 
-def holds(
-    question: Question, slow: Engines, counts: tuple[int, ...], slo: SLO, *, transfer: Transfer | None = None
+def holds(  # noqa: PLR0913 - keywords
+    question: Question,
+    slow: Engines,
+    counts: tuple[int, ...],
+    slo: SLO,
+    *,
+    transfer: Transfer | None = None,
+    share: float = 1.0,
 ) -> bool:
-    """Whether engines at their slow end keep an SLO at the whole rate, by one simulation or replay."""
+    """Whether engines at their slow end keep an SLO with a share of the rate, by one simulation or replay."""
     fewer, part = thinned(counts)
-    load = portion(question.requests if question.replay is None else question.replay, part)
+    load = portion(question.requests if question.replay is None else question.replay, share * part)
     return question.judge.holds(slow, load, slo, replicas=fewer, transfer=transfer)
 
 
 def resized(question: Question, option: Option, replicas: int, *, share: float, method: Method) -> Sized | None:
     """The fewest replicas near `replicas` whose goodput by `method` covers the share; None where no count does.
 
-    The screen was close: grow by the shortfall, or take one off while the rest still covers.
+    The screen was close: grow by the shortfall, or take one off while the rest still covers, by one simulation first.
     """
     best: Sized | None = None
+    slo = question.wish.intent.slo
     for _ in range(RESIZES):
         found = estimated(question, option, replicas, share=share, method=method)
         cover = covers(question, found, share)
@@ -123,6 +130,9 @@ def resized(question: Question, option: Option, replicas: int, *, share: float, 
             if replicas == 1 or cover * (replicas - 1) / replicas < 1:
                 return best
             replicas -= 1
+            simulated = method != "closed_form" and slo is not None
+            if simulated and not holds(question, (option.slow,), (replicas,), slo, share=share):
+                return best
             continue
         if best is not None:
             return best

@@ -10,7 +10,7 @@ from planner.queueing.queue import Queue, residents_in
 from planner.simulate.simulation import Simulation
 
 #: First step of the bracket around the closed form, and halvings of the bracket found.
-BRACKET, HALVINGS = 0.06, 4
+BRACKET, HALVINGS = 0.06, 3
 #: Requests of one simulation: a P99 needs more.
 SIMULATED, SIMULATED_TAIL = 3000, 10_000
 

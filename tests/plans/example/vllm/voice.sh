@@ -2,7 +2,7 @@
 # voice: 2 replicas, each on 1 x h200_sxm
 # fleetplan.io/fleet-digest: 866f708919d69e524a779ed99c2c2e2fdb0d1b3c0e5944a99b2caf80d4070871
 # fleetplan.io/image: vllm/vllm-openai:v0.32.0
-# fleetplan.io/plan-digest: 19198e3717ff98f5e6d43642e7b3bd2ebb5779dbd914886f4d99655a692cf1c1
+# fleetplan.io/plan-digest: d1c1c709ff547121b3a3f4eb0bc4f0df6f165351226ce8c8fe2b5fb35d9efe4f
 # fleetplan.io/vllm-version: 0.32.0
 exec vllm serve \
   RedHatAI/Meta-Llama-3.1-8B-Instruct-FP8 \
