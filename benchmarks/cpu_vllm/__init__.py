@@ -33,8 +33,9 @@ def main(json: bool, argv: list[str]) -> None:  # noqa: FBT001 - what `python -m
     apart: list[Row] = []
     for name in options.models:
         engine, probed = loads.probe(name, options.python)
-        apart += pair.measure(name, engine, options) if not options.no_pair and name == options.models[0] else []
-        rows += loads.measure(name, engine, options) if not options.pair_only else []
+        if not options.no_pair and name == options.models[0]:
+            apart += pair.measure(name, engine, probed, options)
+        rows += loads.measure(name, engine, probed, options) if not options.pair_only else []
         for row in rows + apart:
             if row["model"] == name:
                 row |= {"probe_s": round(probed.wall_s, 1), "probe_failures": len(probed.failures)}
@@ -53,7 +54,8 @@ def headline(rows: list[Row], apart: list[Row]) -> dict[str, Any]:
     for metric in ("ttft", "tpot"):
         for label, chosen in (("", rows), ("apart_", apart)):
             if chosen:
-                figures[f"{label}{metric}_median_error"] = _middle(abs(row[f"{metric}_error"]) for row in chosen)
+                for said in ("error", "error_paced"):
+                    figures[f"{label}{metric}_median_{said}"] = _middle(abs(row[f"{metric}_{said}"]) for row in chosen)
                 figures[f"{label}{metric}_noise"] = _middle(row[f"{metric}_noise"] for row in chosen)
     figures["others_cores"] = _middle(row["others_cores"] for row in rows + apart)
     figures["quiet"] = figures["others_cores"] <= quiet.QUIET_CORES

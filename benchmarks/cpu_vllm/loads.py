@@ -49,12 +49,14 @@ class Probed:
     """What a probe took, and what it could not measure."""
 
     wall_s: float
+    pace_s: float
+    """Of the machine, around the probe."""
     failures: dict[str, str] = field(default_factory=dict)
 
 
 def probe(name: str, python: str) -> tuple[Engine, Probed]:
     """Probe stand-ins of one model and make the full model's engine of them."""
-    begun, config = time.monotonic(), MODELS[name]
+    pace, begun, config = quiet.pace_s(), time.monotonic(), MODELS[name]
     runner = VllmRunner(
         python=python, config=config, engine=SETTINGS.arguments, environment=SETTINGS.environment, together=True,
         sizes=grid.SMALL.within(max_model_len=MAX_MODEL_LEN, max_tokens=MAX_BATCHED, max_seqs=MAX_NUM_SEQS),
@@ -72,10 +74,11 @@ def probe(name: str, python: str) -> tuple[Engine, Probed]:
         max_num_batched_tokens=MAX_BATCHED, max_model_len=MAX_MODEL_LEN, schedules_ahead=False,
         kv_bytes_per_token=float(kv_bytes),
     )  # fmt: skip
-    return engine, Probed(wall_s=time.monotonic() - begun, failures=fingerprint.failures)
+    wall = time.monotonic() - begun
+    return engine, Probed(wall_s=wall, pace_s=(pace + quiet.pace_s()) / 2, failures=fingerprint.failures)
 
 
-def measure(name: str, engine: Engine, options: argparse.Namespace) -> list[dict[str, Any]]:
+def measure(name: str, engine: Engine, probed: Probed, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Predict every load, serve the full model, send them."""
     chosen = cases(engine, rounds=4 if options.quick else 8)
     with tempfile.TemporaryDirectory(prefix="fleetplan-") as folder:
@@ -84,20 +87,29 @@ def measure(name: str, engine: Engine, options: argparse.Namespace) -> list[dict
         with served.server(options.python, model, argv, environment=SETTINGS.environment) as url:
             for concurrency in (1, 8):
                 served.send(url, chosen[0].sent[:8], concurrency=concurrency, vocabulary=VOCABULARY)
-            return [row(name, case, repeated(partial(_sent, url, case), options)) for case in chosen]
+            return [row(name, case, repeated(partial(_sent, url, case), options), probed) for case in chosen]
 
 
 def _sent(url: str, case: Case, seed: int) -> pl.DataFrame:
     return served.send(url, case.sent, concurrency=case.concurrency, vocabulary=VOCABULARY, seed=seed)
 
 
-def repeated(once: Callable[[int], pl.DataFrame], options: argparse.Namespace) -> list[tuple[float, pl.DataFrame]]:
-    """Run a load several times: (cores that other programs used around it, its requests)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One served run: its requests, the cores that others used around it, the machine's pace around it."""
+
+    rows: pl.DataFrame
+    others: float
+    pace_s: float
+
+
+def repeated(once: Callable[[int], pl.DataFrame], options: argparse.Namespace) -> list[Run]:
+    """Run a load several times."""
     runs = []
     for repeat in range(options.repeats):
-        before = quiet.wait(options.patience)
+        others, pace = quiet.wait(options.patience), quiet.pace_s()
         rows = once(repeat)
-        runs.append(((before + quiet.others()) / 2, rows))
+        runs.append(Run(rows=rows, others=(others + quiet.others()) / 2, pace_s=(pace + quiet.pace_s()) / 2))
     return runs
 
 
@@ -140,19 +152,25 @@ def _plain(requests: Requests) -> list[served.Sent]:
     return [served.Sent(arrival_s=0.0, prompt=prompt, output=output) for prompt, output in lengths]
 
 
-def row(name: str, case: Case, runs: Sequence[tuple[float, pl.DataFrame]]) -> dict[str, Any]:
-    """Predicted beside measured: the run during which other programs used least of the machine; noise over all runs."""
-    calm = min(range(len(runs)), key=lambda index: runs[index][0])
-    found: dict[str, Any] = {"model": name, "load": case.load, "requests": len(case.sent)}
+def row(name: str, case: Case, runs: Sequence[Run], probed: Probed) -> dict[str, Any]:
+    """Predicted beside measured: the run during which others used least of the machine; noise over all runs.
+
+    `pace` is how much longer a fixed computation took then than around the probe; `_error_paced` is the error of the
+    prediction times that.
+    """
+    calm = min(range(len(runs)), key=lambda index: runs[index].others)
+    pace = runs[calm].pace_s / probed.pace_s
+    found: dict[str, Any] = {"model": name, "load": case.load, "requests": len(case.sent), "pace": round(pace, 3)}
     for metric in ("ttft", "tpot"):
-        seen = [_median(run, metric) for _, run in runs]
+        seen = [_median(run.rows, metric) for run in runs]
         predicted = float(np.nanmedian(getattr(case.predicted, f"{metric}_s")))
         found[f"{metric}_predicted_ms"] = round(predicted * 1e3, 2)
         found[f"{metric}_measured_ms"] = round(seen[calm] * 1e3, 2)
         found[f"{metric}_error"] = round(predicted / seen[calm] - 1, 4)
+        found[f"{metric}_error_paced"] = round(predicted * pace / seen[calm] - 1, 4)
         found[f"{metric}_noise"] = round((max(seen) - min(seen)) / seen[calm], 4)
-    found["others_cores"] = round(runs[calm][0], 2)
-    found["failed"] = sum(run["error"].drop_nulls().len() for _, run in runs)
+    found["others_cores"] = round(runs[calm].others, 2)
+    found["failed"] = sum(run.rows["error"].drop_nulls().len() for run in runs)
     return found
 
 

@@ -32,7 +32,7 @@ _RATES = (0.5, 1.5)
 """Requests per second: two engines and their client share the machine, so the load is light."""
 
 
-def measure(name: str, engine: Engine, options: argparse.Namespace) -> list[dict[str, Any]]:
+def measure(name: str, engine: Engine, probed: loads.Probed, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Serve the pair, and set each rate's measured latencies beside `simulate_disaggregated`'s."""
     n = 8 if options.quick else 16
     with tempfile.TemporaryDirectory(prefix="fleetplan-") as folder, ExitStack() as stack:
@@ -52,7 +52,9 @@ def measure(name: str, engine: Engine, options: argparse.Namespace) -> list[dict
         urls = (serve("kv_producer", "0"), serve("kv_consumer", "1"))
         for seed in (98, 99):
             _send(urls, chosen[0].sent[:4], seed)
-        return [loads.row(name, case, loads.repeated(partial(_send, urls, case.sent), options)) for case in chosen]
+        return [
+            loads.row(name, case, loads.repeated(partial(_send, urls, case.sent), options), probed) for case in chosen
+        ]
 
 
 def _send(urls: tuple[str, str], sent: list[served.Sent], seed: int) -> pl.DataFrame:

@@ -1,10 +1,12 @@
-"""How much of this machine other programs use while ours rest: what a wall-clock measurement must be read beside."""
+"""How much of this machine others use, and how fast it is just now: what a wall-clock measurement is read beside."""
 
 from __future__ import annotations
 
 import os
 import time
 from pathlib import Path
+
+import numpy as np
 
 _STAT = Path("/proc/stat")
 _SAMPLE_S = 0.4
@@ -20,6 +22,16 @@ def others() -> float:
     time.sleep(_SAMPLE_S)
     others = _busy() - before - (_ours() - ours)
     return max(0.0, others / os.sysconf("SC_CLK_TCK") / (time.perf_counter() - begun))
+
+
+def pace_s() -> float:
+    """Seconds that a fixed computation takes just now, the best of several: a shared host's speed changes."""
+    numbers, times = np.linspace(1.0, 2.0, 1 << 20), []
+    for _ in range(12):
+        begun = time.perf_counter()
+        np.sqrt(numbers * numbers + numbers)
+        times.append(time.perf_counter() - begun)
+    return min(times)
 
 
 def wait(patience_s: float) -> float:

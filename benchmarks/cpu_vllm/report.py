@@ -14,13 +14,15 @@ from catalog.models import Model, find_model
 from catalog.models.weights import weight_elements
 
 _SHOWN = ("Llama-3.1-70B", "Llama-3.1-8B", "Qwen3-30B-A3B", "gpt-oss-20b")
-_PARTS = ("predicted", "measured", "error", "noise")
+_PARTS = ("predicted", "measured", "error", "paced error", "noise")
 _HEAD = """# A real vLLM on a CPU: predicted beside measured
 
 `python -m benchmarks cpu_vllm --write` wrote this file. Each small model is probed on stand-ins of one and of three
 blocks with random weights (engine steps on the process's own clock, then a short served run of the deeper stand-in),
 the simulator predicts every load from that alone, then the full model is served and measured. Of the repeated runs of a
-load the one counts during which other programs used least of the machine; noise is the range over all of them.
+load the one counts during which other programs used least of the machine; noise is the range over all of them. The
+host's speed changes by the hour: pace is how much longer a fixed computation took around a run than around the probe,
+and the paced error is that of the prediction times the pace.
 
 """
 
@@ -60,14 +62,21 @@ def _summary(figures: dict[str, Any]) -> str:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    heads = ["model", "load", *(f"{name} {part}" for name in ("TTFT", "TPOT") for part in _PARTS), "others' cores"]
+    heads = [
+        "model",
+        "load",
+        *(f"{name} {part}" for name in ("TTFT", "TPOT") for part in _PARTS),
+        "pace",
+        "others' cores",
+    ]
     lines = ["| " + " | ".join(heads) + " |", "|---|---|" + "--:|" * (len(heads) - 2)]
     for row in rows:
         cells = [row["model"], row["load"]]
         for metric in ("ttft", "tpot"):
             cells += [f"{row[f'{metric}_predicted_ms']:.1f} ms", f"{row[f'{metric}_measured_ms']:.1f} ms",
-                      f"{row[f'{metric}_error']:+.0%}", f"{row[f'{metric}_noise']:.0%}"]  # fmt: skip
-        lines.append("| " + " | ".join([*cells, f"{row['others_cores']:.2f}"]) + " |")
+                      f"{row[f'{metric}_error']:+.0%}", f"{row[f'{metric}_error_paced']:+.0%}",
+                      f"{row[f'{metric}_noise']:.0%}"]  # fmt: skip
+        lines.append("| " + " | ".join([*cells, f"{row['pace']:.2f}", f"{row['others_cores']:.2f}"]) + " |")
     return "\n".join(lines) + "\n"
 
 

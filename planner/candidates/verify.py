@@ -130,8 +130,9 @@ def resized(question: Question, option: Option, replicas: int, *, share: float, 
             if replicas == 1 or cover * (replicas - 1) / replicas < 1:
                 return best
             replicas -= 1
-            simulated = method != "closed_form" and slo is not None
-            if simulated and not holds(question, (option.slow,), (replicas,), slo, share=share):
+            if slo is None or method == "closed_form":
+                continue
+            if not holds(question, (option.slow,), (replicas,), slo, share=share):
                 return best
             continue
         if best is not None:
