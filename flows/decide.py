@@ -103,22 +103,18 @@ def _prefill_rate(predictors: Predictors, configuration: Configuration) -> float
 
 def _provenance(facts: Facts, placed: Placed) -> Provenance:
     chosen = {seats.pool.configuration for served in placed.served for seats in served.seats}
-    rests_on: Records = (lambda _: ()) if facts.predictors is None else facts.predictors.records
-    corrected_by: Records = (lambda _: ()) if facts.predictors is None else facts.predictors.corrected_by
+    predictors = facts.predictors
     return Provenance(
-        fingerprints=_cited(rests_on, chosen),
+        fingerprints=() if predictors is None else _cited(predictors.records, chosen),
         tables=_tables(facts, chosen),
         constants=facts.constants.digest,
         prices={pool.name: _price_source(facts, pool.name) for pool in facts.loaded.fleet.cluster.pools},
-        corrections=_cited(corrected_by, chosen),
+        corrections=() if predictors is None else _cited(predictors.corrected_by, chosen),
         notes=facts.notes,
     )
 
 
-Records = Callable[[Configuration], tuple[str, ...]]
-
-
-def _cited(records_of: Records, chosen: Iterable[Configuration]) -> tuple[str, ...]:
+def _cited(records_of: Callable[[Configuration], tuple[str, ...]], chosen: Iterable[Configuration]) -> tuple[str, ...]:
     return tuple(sorted({record for configuration in chosen for record in records_of(configuration)}))
 
 

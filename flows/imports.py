@@ -73,9 +73,8 @@ def _kept(store: Store) -> dict[FingerprintKey, tuple[RecordName, Fingerprint]]:
     found = {}
     for name in (name for kind in (IMPORTED, PROBED) for _, name in sorted(store.newest(kind).items())):
         try:
-            key = dict(store.read(name).key)
-            typed = FingerprintKey(**{**key, "flags": tuple(key["flags"])})
-            found[typed] = (name, from_record(typed, store, name))
+            fingerprint = from_record(store, name)
+            found[fingerprint.key] = (name, fingerprint)
         except CorruptRecord:
             continue
     return found

@@ -117,7 +117,7 @@ class Fingerprints:
     def _load(self, key: FingerprintKey) -> Fingerprint | None:
         name = self._newest.get(key_digest(asdict(key)))
         try:
-            return None if name is None else from_record(key, self._store, name)
+            return None if name is None else from_record(self._store, name)
         except CorruptRecord as error:
             self.damaged.append(str(error))
             return None
@@ -153,12 +153,13 @@ def keep(fingerprint: Fingerprint, store: Store, *, kind: str = KIND) -> RecordN
     return store.put(kind, asdict(fingerprint.key), note=note, frame=fingerprint.points)
 
 
-def from_record(key: FingerprintKey, store: Store, name: RecordName) -> Fingerprint:
+def from_record(store: Store, name: RecordName) -> Fingerprint:
     """Read one fingerprint; CorruptRecord where the record holds none."""
     record = store.read(name)
     if record.frame is None or not {"failures", "provenance"} <= record.note.keys():
         msg = f"{store.root}/{name}: holds no fingerprint; remove it"
         raise CorruptRecord(msg)
+    key = FingerprintKey(**{**record.key, "flags": tuple(record.key["flags"])})
     note: Mapping[str, Any] = record.note
     return Fingerprint(key=key, points=record.frame, failures=note["failures"], provenance=note["provenance"])
 

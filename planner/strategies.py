@@ -53,6 +53,11 @@ class Configuration:
         """Batches that a replica keeps in flight, each with its own scheduler state."""
         return self.pp * self.dp
 
+    @property
+    def schedules_ahead(self) -> bool:
+        """Whether its engine may schedule ahead: vLLM never does on a CPU (platforms/cpu.py)."""
+        return self.gpu != "cpu"
+
     def __str__(self) -> str:
         """Short form: `h100_sxm-tp4-fp8`."""
         parts = [self.gpu, f"tp{self.tp}"]

@@ -123,7 +123,7 @@ async def _send(
                 await asyncio.sleep(max(0.0, requests[index].arrival_s - (time.perf_counter() - begun)))
             async with gate:
                 row = {"index": index, "prompt": requests[index].prompt, "output": requests[index].output}
-                return row | await _one(client, urls, bodies[index], begun)
+                return row | await _one(client, urls, bodies[index], requests[index].output, begun)
 
         rows = await asyncio.gather(*(one(index) for index in range(len(requests))))
     schema = {"index": pl.Int64, "prompt": pl.Int64, "output": pl.Int64, "sent_s": pl.Float64, "ttft_s": pl.Float64,
@@ -132,7 +132,7 @@ async def _send(
 
 
 async def _one(
-    client: httpx.AsyncClient, urls: tuple[str | None, str], body: dict[str, object], begun: float
+    client: httpx.AsyncClient, urls: tuple[str | None, str], body: dict[str, object], output: int, begun: float
 ) -> dict[str, object]:
     sent = time.perf_counter()
     row: dict[str, object] = {"sent_s": sent - begun}
@@ -145,7 +145,7 @@ async def _one(
         return row | {"error": f"{type(error).__name__}: {error}"}
     if not times:
         return row | {"error": "no token came"}
-    tpot = (times[-1] - times[0]) / (tokens - 1) if (tokens := int(str(body["max_tokens"]))) > 1 else None
+    tpot = (times[-1] - times[0]) / (output - 1) if output > 1 else None
     return row | {"ttft_s": times[0] - sent, "tpot_s": tpot, "e2e_s": times[-1] - sent}
 
 

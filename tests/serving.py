@@ -16,20 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from small_fleet import FLEET as CHAT
 
 ROOT = Path(__file__).parent.parent
-FLEET = """
-cluster:
-  pools:
-    - {name: one, gpu: h100_sxm, gpus_per_node: 8, nodes: 2, price: 2.29 USD/GPU/h}
-intents:
-  - name: chat
-    model: meta-llama/Llama-3.1-8B-Instruct
-    workload: {rate: 4 /s, prompt: {mean: 500, cv: 0.5, max: 2000}, output: {mean: 100, cv: 0.5, max: 500}}
-    slo: {ttft: 1 s, tpot: 60 ms}
-    quantizations: [bf16]
-    kv_dtypes: [bf16]
-    disaggregated: forbidden
+FLEET = (
+    CHAT
+    + """\
   - name: mail
     model: Qwen/Qwen3-8B
     workload: {rate: 1 /s, prompt: {mean: 900, cv: 0.5, max: 4000}, output: {mean: 60, cv: 0.5, max: 300}}
@@ -38,6 +30,7 @@ intents:
     kv_dtypes: [bf16]
     disaggregated: forbidden
 """
+)
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 

@@ -15,17 +15,10 @@ from zoneinfo import ZoneInfo
 import pytest
 import yaml
 from serving import FLEET, ROOT, Serving, serving, until
+from small_fleet import UNMEETABLE
 
 pytestmark = pytest.mark.prefect
 SLOW = pytest.mark.slow
-DREAM = """  - name: dream
-    model: meta-llama/Llama-3.1-8B-Instruct
-    workload: {rate: 4 /s, prompt: {mean: 500}, output: {mean: 100}}
-    slo: {tpot: 100 us}
-    quantizations: [bf16]
-    kv_dtypes: [bf16]
-    disaggregated: forbidden
-"""
 NAMES = {
     "fleetplan: probe a new model", "fleetplan: a silent run has crashed", "fleetplan: an intent is unmet",
     "fleetplan: a plan was refused", "fleetplan: a service drifts", "fleetplan: a plan waits for a review",
@@ -36,7 +29,7 @@ NAMES = {
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """Server, deployments, a worker, and a fleet of which one intent cannot be met."""
-    with serving(tmp_path_factory.mktemp("automations") / "site", fleet=FLEET + DREAM) as started:
+    with serving(tmp_path_factory.mktemp("automations") / "site", fleet=FLEET + UNMEETABLE.lstrip("\n")) as started:
         started.work()
         yield started
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from small_fleet import FLEET
 
 from catalog.store import Plans, Store
 from flows import searched
@@ -18,20 +19,6 @@ from flows.site import Site
 from planner.plan import Search
 from planner.roofline import op_time
 from probes.fake import FakeRunner
-
-FLEET = """
-cluster:
-  pools:
-    - {name: one, gpu: h100_sxm, gpus_per_node: 8, nodes: 2, price: 2.29 USD/GPU/h}
-intents:
-  - name: chat
-    model: meta-llama/Llama-3.1-8B-Instruct
-    workload: {rate: 4 /s, prompt: {mean: 500, cv: 0.5, max: 2000}, output: {mean: 100, cv: 0.5, max: 500}}
-    slo: {ttft: 1 s, tpot: 60 ms}
-    quantizations: [bf16]
-    kv_dtypes: [bf16]
-    disaggregated: forbidden
-"""
 
 
 def site(folder: Path) -> Site:

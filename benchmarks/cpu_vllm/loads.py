@@ -67,11 +67,13 @@ def probe(name: str, python: str) -> tuple[Engine, Probed]:
         runner="vllm",
     )  # fmt: skip
     fingerprint = probe_engine(key, config, SETTINGS, runner=runner)
-    predictor = fit_blocks(fingerprint, Configuration(model=name, gpu="cpu"), learned(load_constants(), "async"))
+    configuration = Configuration(model=name, gpu="cpu")
+    predictor = fit_blocks(fingerprint, configuration, learned(load_constants(), "async"))
     kv_bytes = 2 * config["num_key_value_heads"] * config["head_dim"] * 2 * config["num_hidden_layers"]
     engine = Engine(
         predictor=predictor, kv_tokens=KV_SPACE_BYTES // kv_bytes, max_num_seqs=MAX_NUM_SEQS, block_size=128,
-        max_num_batched_tokens=MAX_BATCHED, max_model_len=MAX_MODEL_LEN, schedules_ahead=False,
+        max_num_batched_tokens=MAX_BATCHED, max_model_len=MAX_MODEL_LEN,
+        schedules_ahead=configuration.schedules_ahead,
         kv_bytes_per_token=float(kv_bytes),
     )  # fmt: skip
     wall = time.monotonic() - begun

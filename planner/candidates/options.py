@@ -158,7 +158,7 @@ def engine_for(configuration: Configuration, predictor: Predictor, held: Memory,
         max_num_seqs=configuration.max_num_seqs,
         max_num_batched_tokens=configuration.max_num_batched_tokens,
         max_model_len=configuration.max_model_len,
-        schedules_ahead=configuration.gpu != "cpu",
+        schedules_ahead=configuration.schedules_ahead,
         kv_bytes_per_token=held.kv_bytes_per_token * configuration.tp * configuration.pp,
     )
 

@@ -68,7 +68,7 @@ def engine_of(condition: Condition, predictor: Predictor, memory: Memory) -> Eng
         max_num_seqs=configuration.max_num_seqs,
         max_num_batched_tokens=configuration.max_num_batched_tokens,
         max_model_len=configuration.max_model_len,
-        schedules_ahead=configuration.gpu != "cpu",
+        schedules_ahead=configuration.schedules_ahead,
         kv_bytes_per_token=float(memory.kv_bytes_per_token * configuration.tp * configuration.pp),
     )
 

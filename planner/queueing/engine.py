@@ -67,7 +67,7 @@ class Engine:
     max_num_batched_tokens: int = 8192
     max_model_len: int = 8192
     schedules_ahead: bool = True
-    """Whether it may schedule ahead where its version does; vLLM never does on a CPU (platforms/cpu.py)."""
+    """Whether it may schedule ahead where its version does (`Configuration.schedules_ahead`)."""
     kv_bytes_per_token: float | None = None
     """Bytes of one token's KV over all GPUs of the engine: what a transfer to a decode engine moves."""
     middle: Engine | None = None
