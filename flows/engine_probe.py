@@ -21,12 +21,12 @@ from planner.fit.learned import engine_class, learned
 from planner.fit.served import ServedRun, overheads
 from planner.strategies import Configuration
 from probes import served, standin
-from probes.vllm import VllmRunner
+from probes.vllm import VllmRunner, typical
 
 #: The closed loops that tell a step's overhead from a sequence's: (concurrency, prompt); each is run `_ROUNDS` times.
 _LOOPS = ((1, 64), (1, 384), (4, 64), (12, 64))
-_ROUNDS = 2
-_OUTPUT = 32
+_ROUNDS = 4
+_OUTPUT = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,25 +61,26 @@ def probe_engine(  # noqa: PLR0913 - keywords
 
     The served run uses the stand-in that the runner's deepest design has, so that it too needs no full model. Where the
     runner keeps its stand-ins together (no accelerator to divide), the server starts while they do; nothing is measured
-    before both are up. A server that does not start is a failure of the fingerprint, its steps are kept.
+    before both are up. A server that does not start is a failure of the fingerprint, its steps are kept. Steps and
+    loops are compared at their least disturbed, and all times then raised to a typical round's (`probes.vllm.typical`).
     """
     small = standin.cut(config, 1 + runner.extra).config
     ready = threading.Event()
     if not serve or not runner.together:
         steps = runner.run(key, known=known, on_row=on_row)
         if not serve or steps.points.is_empty():
-            return steps
-        return _with_overheads(steps, small, lambda: _served_alone(runner.python, small, settings))
+            return typical(steps)
+        return typical(_with_overheads(steps, small, lambda: _served_alone(runner.python, small, settings)))
     with ThreadPoolExecutor(1) as pool:
         measuring = pool.submit(runner.run, key, known=known, on_row=on_row, wait=ready.wait)
         try:
             with _serving(runner.python, small, settings) as url:
                 ready.set()
                 steps = measuring.result()
-                return _with_overheads(steps, small, lambda: served_runs(url, small))
+                return typical(_with_overheads(steps, small, lambda: served_runs(url, small)))
         except FleetplanError as error:
             ready.set()
-            steps = measuring.result()
+            steps = typical(measuring.result())
             return replace(steps, failures=steps.failures | {"served run": str(error)[-500:]})
         finally:
             ready.set()
@@ -112,7 +113,7 @@ def _with_overheads(steps: Fingerprint, small: standin.Config, runs: Callable[[]
     except FleetplanError as error:
         return replace(steps, failures=steps.failures | {"served run": str(error)[-500:]})
     rows = [
-        (name, "overhead", "", "", 1, 1.0, 0.0, max(seconds, 1e-9), 0.0, "measured")
+        (name, "overhead", "", "", 1, 1.0, 0.0, max(seconds, 1e-9), steps.points["spread"][0], "measured")
         for name, seconds in sorted(extra.items())
     ]
     points = pl.concat([steps.points, pl.DataFrame(rows, schema=POINTS_SCHEMA, orient="row")])

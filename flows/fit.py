@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from catalog.fingerprints import Fingerprint, FingerprintKey
 from catalog.fitted import Constants
@@ -12,6 +13,7 @@ from flows.corrections import Corrections, Production
 from flows.imports import Own
 from flows.probe import Fingerprints, Pair, PairOf, shape_of
 from planner.fit import fit
+from planner.fit.measured import Known
 from planner.strategies import Configuration
 from probes.imported import completed
 
@@ -42,8 +44,13 @@ class Predictors:
         self._corrections = corrections
         self._production = production
         self._fitted: dict[Configuration, Predictor] = {}
+        self._times: Known = {}
         self._learned: dict[tuple[Configuration, str | None], Predictor] = {}
         self.used: set[FingerprintKey] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: times of operators are cheaper made than sent."""
+        return {**vars(self), "_times": {}}
 
     def __call__(self, configuration: Configuration) -> Predictor:
         """Return the predictor of a shape; without a fingerprint it rests on the roofline, and is marked so."""
@@ -96,6 +103,7 @@ class Predictors:
             fingerprint=self._fingerprint(pair),
             gpus=self._gpus,
             constants=self._constants,
+            known=self._times,
         )
         return found if self._corrections is None else self._corrections(found, pair.model, shape)
 

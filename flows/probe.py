@@ -78,6 +78,7 @@ class Fingerprints:
         self._store = store
         self._newest = store.newest(kind)
         self._read: dict[FingerprintKey, Fingerprint | None] = {}
+        self._digests: dict[FingerprintKey, str] = {}
         self._packed: list[Packed] | None = None
         self.damaged: list[str] = []
 
@@ -85,7 +86,7 @@ class Fingerprints:
         """For another process: what was read, compressed to a tenth, and once however often it is sent."""
         if self._packed is None or len(self._packed) != len(self._read):
             self._packed = [_packed(key, found) for key, found in self._read.items()]
-        return {**vars(self), "_read": {}}
+        return {**vars(self), "_read": {}, "_digests": {}}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         """Unpack."""
@@ -100,7 +101,7 @@ class Fingerprints:
 
     def record(self, key: FingerprintKey) -> str | None:
         """Name of the record that a key's fingerprint is read from; None where there is none, or it is damaged."""
-        name = self._newest.get(key_digest(asdict(key)))
+        name = self._name(key)
         return str(name) if name is not None and self[key] is not None else None
 
     def missing(self, pairs: Iterable[Pair]) -> tuple[Pair, ...]:
@@ -114,8 +115,13 @@ class Fingerprints:
             self._read.pop(key, None)
             self._packed = None
 
+    def _name(self, key: FingerprintKey) -> RecordName | None:
+        if key not in self._digests:
+            self._digests[key] = key_digest(asdict(key))
+        return self._newest.get(self._digests[key])
+
     def _load(self, key: FingerprintKey) -> Fingerprint | None:
-        name = self._newest.get(key_digest(asdict(key)))
+        name = self._name(key)
         try:
             return None if name is None else from_record(self._store, name)
         except CorruptRecord as error:

@@ -64,24 +64,24 @@ def points(timings: Iterable[tuple[Op, Timing]]) -> pl.DataFrame:
     frames = [(op, timing, timing.x.size) for op, timing in timings]
     if not frames:
         return POINTS_SCHEMA.to_frame()
-    sizes = np.array([size for _, _, size in frames])
-
-    def repeated(values: Sequence[str | float]) -> pl.Series:
-        return pl.Series(values).gather(np.repeat(np.arange(len(values)), sizes))
-
-    columns = {
-        "op": repeated([op.name for op, _, _ in frames]),
-        "kind": repeated([op.kind for op, _, _ in frames]),
-        "dtype": repeated([op.dtype for op, _, _ in frames]),
-        "shape": repeated([shape_text(op) for op, _, _ in frames]),
-        "count": repeated([op.count for op, _, _ in frames]),
-        "x": np.concatenate([timing.x for _, timing, _ in frames]),
-        "y": np.concatenate([timing.y for _, timing, _ in frames]),
-        "time_s": np.concatenate([timing.time_s for _, timing, _ in frames]),
-        "spread": repeated([timing.spread for _, timing, _ in frames]),
-        "source": repeated([timing.source for _, timing, _ in frames]),
-    }
-    return pl.DataFrame(columns, schema=POINTS_SCHEMA)
+    # taken by rows, without expressions: each of them starts a query, and fingerprints come by the thousand
+    each = pl.DataFrame(
+        {
+            "op": [op.name for op, _, _ in frames],
+            "kind": [op.kind for op, _, _ in frames],
+            "dtype": [op.dtype for op, _, _ in frames],
+            "shape": [shape_text(op) for op, _, _ in frames],
+            "count": [op.count for op, _, _ in frames],
+            "spread": [timing.spread for _, timing, _ in frames],
+            "source": [timing.source for _, timing, _ in frames],
+        },
+        schema={name: POINTS_SCHEMA[name] for name in ("op", "kind", "dtype", "shape", "count", "spread", "source")},
+    )
+    table = each[np.repeat(np.arange(len(frames)), [size for _, _, size in frames])]
+    for name in ("x", "y", "time_s"):
+        values = np.concatenate([getattr(timing, name) for _, timing, _ in frames]).astype(np.float64)
+        table.insert_column(POINTS_SCHEMA.names().index(name), pl.Series(name, values))
+    return table
 
 
 def refused(rows: pl.DataFrame) -> tuple[pl.DataFrame, Mapping[str, int]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,13 +38,17 @@ ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
 
+#: Mean over least of one size's rounds beyond which it was an accident.
+_MOST = 2.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VllmRunner:
     """Measures `block_*` points of one model in the vLLM environment whose interpreter is `python`.
 
     Every size is timed in several rounds over all stand-ins, each round's median counts, and the least disturbed round
-    stands: what other programs do to a machine only ever adds.
+    stands: a block is a difference of stand-ins, which must have run at one speed. Each point's `spread` is by how much
+    a typical round exceeds the least; `typical` raises a fingerprint to it.
     """
 
     python: str
@@ -97,7 +101,9 @@ class VllmRunner:
         text = f"{len(designs)} stand-ins of dummy weights, least of {self.rounds} medians of {self.steps} steps"
         return Fingerprint(
             key=key,
-            points=points(_solve(counts, designs, [_best(rows, index) for index in range(len(designs))])),
+            points=points(
+                _solve(counts, designs, [_best(rows, index) for index in range(len(designs))], _excess(rows))
+            ),
             failures=failures | _failures(rows) | doubtful,
             provenance=f"vLLM {version}: {text}",
         )
@@ -226,16 +232,33 @@ def _lost(outcome: process.Outcome) -> Row | None:
     return dict(last[0]["begun"]) if last and "begun" in last[0] else None
 
 
+def typical(fingerprint: Fingerprint) -> Fingerprint:
+    """The times of a typical round: what disturbs a machine while it is probed disturbs what it serves as well."""
+    return replace(fingerprint, points=fingerprint.points.with_columns(pl.col("time_s") * (1.0 + pl.col("spread"))))
+
+
+def _excess(rows: Sequence[Row]) -> float:
+    """By how much the mean of a size's rounds exceeds their least, in the mean over sizes and stand-ins."""
+    ratios = [min(float(np.mean(times)) / min(times), _MOST) for times in _rounds(rows).values() if len(times) > 1]
+    return float(np.mean(ratios)) - 1.0 if ratios else 0.0
+
+
 def _best(rows: Sequence[Row], engine: int) -> list[Row]:
-    """For each size the least median over the rounds, with the relative distance to the greatest as its spread."""
-    seen: dict[tuple[str, int, int], list[float]] = {}
-    for row in rows:
-        if "time_s" in row and row["engine"] == engine:
-            seen.setdefault((row["kind"], row["x"], row["y"]), []).append(float(row["time_s"]))
+    """For each size the least median over the rounds."""
     return [
-        {"kind": kind, "x": x, "y": y, "time_s": min(times), "spread": (max(times) - min(times)) / min(times)}
-        for (kind, x, y), times in seen.items()
+        {"kind": kind, "x": x, "y": y, "time_s": min(times)}
+        for (index, kind, x, y), times in _rounds(rows).items()
+        if index == engine
     ]
+
+
+def _rounds(rows: Sequence[Row]) -> dict[tuple[int, str, int, int], list[float]]:
+    """Medians by stand-in and size."""
+    seen: dict[tuple[int, str, int, int], list[float]] = {}
+    for row in rows:
+        if "time_s" in row:
+            seen.setdefault((row["engine"], row["kind"], row["x"], row["y"]), []).append(float(row["time_s"]))
+    return seen
 
 
 def _failures(rows: Sequence[Row]) -> dict[str, str]:
@@ -256,7 +279,10 @@ def _designs(counts: Mapping[standin.Kind, int], extra: int) -> list[dict[standi
 
 
 def _solve(
-    counts: Mapping[standin.Kind, int], designs: Sequence[Mapping[standin.Kind, int]], rows: Sequence[Sequence[Row]]
+    counts: Mapping[standin.Kind, int],
+    designs: Sequence[Mapping[standin.Kind, int]],
+    rows: Sequence[Sequence[Row]],
+    spread: float,
 ) -> list[tuple[Op, Timing]]:
     """Least squares at each size that every stand-in measured; a block never takes less than nothing."""
     times = [{(row["kind"], row["x"], row["y"]): row for row in found if "time_s" in row} for found in rows]
@@ -276,7 +302,6 @@ def _solve(
         for column, (name, number) in enumerate(zip(names, numbers, strict=True)):
             if chosen:
                 op = Op(name=name, kind=kind, count=number, dtype="", shape=())
-                spread = float(np.median([times[0][size]["spread"] for size in chosen]))
                 found_ops.append((op, _timing(chosen, [solved[size][column] for size in chosen], spread)))
     return found_ops
 

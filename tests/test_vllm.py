@@ -1,8 +1,10 @@
 """`VllmRunner`: the equations of stand-ins, and a driver that is a script of ours."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from catalog.fingerprints import FingerprintKey
 from probes import vllm
 from probes.grid import Grid
-from probes.vllm import VllmRunner, _best, _designs, _nonnegative, _solve, sound
+from probes.vllm import VllmRunner, _best, _designs, _excess, _nonnegative, _solve, sound, typical
 
 KEY = FingerprintKey(
     model="tiny", model_digest="", gpu="cpu", tp=1, quantization="bf16", kv_dtype="bf16", engine_version="0.32.0",
@@ -22,7 +24,7 @@ DENSE, MOE = ("attention", "dense"), ("attention", "moe")
 
 
 def _rows(designs, time):
-    return [[{"kind": "block_decode", "x": 4, "y": 64, "time_s": time(design), "spread": 0.1}] for design in designs]
+    return [[{"kind": "block_decode", "x": 4, "y": 64, "time_s": time(design)}] for design in designs]
 
 
 @given(base=st.floats(1e-4, 1e-2), dense=st.floats(1e-5, 1e-2), moe=st.floats(1e-5, 1e-2))
@@ -30,7 +32,7 @@ def test_blocks_come_out_as_they_were_put_in(base, dense, moe):
     """Steps of base + n_dense · dense + n_moe · moe give the three back, with the full model's counts."""
     counts = {DENSE: 3, MOE: 20}
     designs = _designs(counts, 2)
-    found = _solve(counts, designs, _rows(designs, lambda d: base + d[DENSE] * dense + d[MOE] * moe))
+    found = _solve(counts, designs, _rows(designs, lambda d: base + d[DENSE] * dense + d[MOE] * moe), 0.1)
     times = {op.name: (op.count, float(timing.time_s[0])) for op, timing in found}
     assert times == {
         "base": (1, pytest.approx(base, abs=1e-8)),
@@ -44,7 +46,7 @@ def test_a_kind_of_a_single_block_belongs_to_the_base():
     counts = {DENSE: 1, MOE: 4}
     designs = _designs(counts, 2)
     assert designs == [{DENSE: 1, MOE: 1}, {DENSE: 1, MOE: 3}]
-    names = {op.name for op, _ in _solve(counts, designs, _rows(designs, lambda d: 1e-3 * (1 + d[MOE])))}
+    names = {op.name for op, _ in _solve(counts, designs, _rows(designs, lambda d: 1e-3 * (1 + d[MOE])), 0.0)}
     assert names == {"base", "block_attention_moe"}
 
 
@@ -55,14 +57,19 @@ def test_noise_never_makes_a_block_negative(measured):
     assert (solved > 0).all()
 
 
-def test_the_least_disturbed_round_stands():
-    """Of three medians the least counts; the spread is the distance to the greatest."""
-    rows = [
-        {"engine": 0, "kind": "block_decode", "x": 1, "y": 16, "round": r, "time_s": t}
-        for r, t in enumerate((3e-3, 2e-3, 5e-3))
-    ]
-    assert _best(rows, 0) == [{"kind": "block_decode", "x": 1, "y": 16, "time_s": 2e-3, "spread": pytest.approx(1.5)}]
-    assert _best(rows, 1) == []
+def test_the_least_disturbed_round_stands_and_a_typical_one_is_known():
+    """Medians of 3, 2 and 4 ms: the least, and that a round takes half as much again; what was timed once says none."""
+
+    def rows(engine, *times):
+        one = {"engine": engine, "kind": "block_decode", "x": 1, "y": 16}
+        return [one | {"round": number, "time_s": time} for number, time in enumerate(times)]
+
+    several = rows(0, 3e-3, 2e-3, 4e-3)
+    assert _best(several, 0) == [{"kind": "block_decode", "x": 1, "y": 16, "time_s": 2e-3}]
+    assert _best(several, 1) == []
+    assert _excess(several) == pytest.approx(0.5)
+    assert _excess(several + rows(1, 1e-3, 1e-3)) == pytest.approx(0.25)
+    assert _excess(rows(0, 3e-3)) == _excess([]) == 0.0
 
 
 @pytest.mark.parametrize("time", [float("nan"), 0.0, -1e-3, float("inf"), None, "1e-3"])
@@ -104,6 +111,14 @@ def test_stand_ins_of_one_and_three_blocks_are_told_apart(driven):
     assert not found.failures
     assert found.points["time_s"].to_list() == pytest.approx([1e-3] * 6)
     assert dict(found.points.select("op", "count").rows()) == {"base": 1, "block_attention_dense": 8}
+
+
+def test_a_typical_fingerprint_takes_longer_by_its_spread(driven):
+    """Every time grows by the share by which its round exceeded the least; what was steady stays."""
+    steady = driven().run(KEY)
+    assert typical(steady).points.equals(steady.points)
+    shaken = replace(steady, points=steady.points.with_columns(spread=pl.lit(0.25)))
+    assert typical(shaken).points["time_s"].to_list() == pytest.approx([1.25e-3] * 6)
 
 
 def test_a_crash_costs_one_piece(driven):

@@ -155,23 +155,23 @@ def _plain(requests: Requests) -> list[served.Sent]:
 
 
 def row(name: str, case: Case, runs: Sequence[Run], probed: Probed) -> dict[str, Any]:
-    """Predicted beside measured: the run during which others used least of the machine; noise over all runs.
+    """Predicted beside measured, the median over the requests of all runs; noise is the range of the runs' medians.
 
-    `pace` is how much longer a fixed computation took then than around the probe; `_error_paced` is the error of the
-    prediction times that.
+    `pace` is how much longer a fixed computation took around the runs than around the probe; `_error_paced` is the
+    error of the prediction times that.
     """
-    calm = min(range(len(runs)), key=lambda index: runs[index].others)
-    pace = runs[calm].pace_s / probed.pace_s
+    pace = float(np.mean([run.pace_s for run in runs])) / probed.pace_s
     found: dict[str, Any] = {"model": name, "load": case.load, "requests": len(case.sent), "pace": round(pace, 3)}
     for metric in ("ttft", "tpot"):
         seen = [_median(run.rows, metric) for run in runs]
+        measured = _median(pl.concat([run.rows for run in runs]), metric)
         predicted = float(np.nanmedian(getattr(case.predicted, f"{metric}_s")))
         found[f"{metric}_predicted_ms"] = round(predicted * 1e3, 2)
-        found[f"{metric}_measured_ms"] = round(seen[calm] * 1e3, 2)
-        found[f"{metric}_error"] = round(predicted / seen[calm] - 1, 4)
-        found[f"{metric}_error_paced"] = round(predicted * pace / seen[calm] - 1, 4)
-        found[f"{metric}_noise"] = round((max(seen) - min(seen)) / seen[calm], 4)
-    found["others_cores"] = round(runs[calm].others, 2)
+        found[f"{metric}_measured_ms"] = round(measured * 1e3, 2)
+        found[f"{metric}_error"] = round(predicted / measured - 1, 4)
+        found[f"{metric}_error_paced"] = round(predicted * pace / measured - 1, 4)
+        found[f"{metric}_noise"] = round((max(seen) - min(seen)) / measured, 4)
+    found["others_cores"] = round(float(np.median([run.others for run in runs])), 2)
     found["failed"] = sum(run.rows["error"].drop_nulls().len() for run in runs)
     return found
 

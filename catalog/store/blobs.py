@@ -43,8 +43,8 @@ class Blobs(Protocol):
     def remove(self, name: str) -> None:
         """Delete what was put under `name`; nothing there is no error."""
 
-    def names(self, folder: str = "") -> list[str]:
-        """List every name below `folder`, sorted; empty where there is no such folder."""
+    def names(self, folder: str = "", begin: str = "") -> list[str]:
+        """List every name below `folder`, or those whose last part begins so, sorted; empty without such a folder."""
 
 
 def blobs_at(root: str | Path) -> Blobs:
@@ -137,7 +137,7 @@ class Directory:
         if path.parent.is_dir():
             _sync_folder(path.parent)
 
-    def names(self, folder: str = "") -> list[str]:
+    def names(self, folder: str = "", begin: str = "") -> list[str]:
         """List the files below a folder; temporary ones, of which a killed writer may leave some, are not names."""
         start = self.root / _checked(folder) if folder else self.root
         found = []
@@ -145,7 +145,7 @@ class Directory:
             folders[:] = [name for name in folders if not name.startswith(".")]
             shown = Path(inner).relative_to(self.root).as_posix()
             prefix = "" if shown == "." else f"{shown}/"
-            found += [f"{prefix}{name}" for name in files if not name.startswith(".")]
+            found += [f"{prefix}{name}" for name in files if name.startswith(begin) and not name.startswith(".")]
         return sorted(found)
 
 
@@ -206,10 +206,11 @@ class Bucket:
         with _reached():
             obstore.delete(self._store, _checked(name))
 
-    def names(self, folder: str = "") -> list[str]:
+    def names(self, folder: str = "", begin: str = "") -> list[str]:
         """List the objects below a folder."""
         import obstore  # noqa: PLC0415
 
         prefix = _checked(folder) if folder else None
         with _reached():
-            return sorted(entry["path"] for chunk in obstore.list(self._store, prefix) for entry in chunk)
+            paths = (entry["path"] for chunk in obstore.list(self._store, prefix) for entry in chunk)
+            return sorted(path for path in paths if path.rpartition("/")[2].startswith(begin))

@@ -169,8 +169,7 @@ class Store:
         return CorruptRecord(f"{self.root}/{name}: {what}; remove it")
 
     def _newest(self, kind: str, key: Mapping[str, Any]) -> RecordName | None:
-        start = f"{kind}/{key_digest(key)}-"
-        return max(_parsed(name for name in self._blobs.names(kind) if name.startswith(start)), default=None)
+        return max(_parsed(self._blobs.names(kind, f"{key_digest(key)}-")), default=None)
 
     def _is_sound(self, name: RecordName) -> bool:
         return not self.verify([name])

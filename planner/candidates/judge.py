@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -18,7 +17,6 @@ from planner.queueing.queue import (
     beside_of,
     capacity_of,
     goodput_in,
-    latencies_in,
     middle_of,
     ready,
     tail_in,
@@ -53,7 +51,7 @@ class Judge(Protocol):
     def latency(
         self, engine: Engine, requests: Requests, slo: SLO | None, *, rate: float, replicas: int
     ) -> dict[str, float]:
-        """`ttft` and `tpot` at the SLO's quantile and `e2e` (P90) at a rate over all replicas, seconds."""
+        """`ttft`, `tpot` and `e2e` at the SLO's quantile and a rate over all replicas, seconds; infinite beyond it."""
         ...
 
     def goodput(
@@ -118,11 +116,7 @@ class Queueing:
     ) -> dict[str, float]:
         """From the quasi-static closed form."""
         queue = with_replicas(self._whole((engine,), requests, None), (replicas,))
-        found = latencies_in(queue, rate, slo)
-        if not found.stable:
-            return dict.fromkeys(("ttft", "tpot", "e2e"), math.inf)
-        ttft, tpot = tail_in(queue, rate, slo)
-        return {"ttft": ttft, "tpot": tpot, "e2e": found.e2e.p90}
+        return dict(zip(("ttft", "tpot", "e2e"), tail_in(queue, rate, slo), strict=True))
 
     def goodput(
         self,

@@ -221,9 +221,10 @@ def _side(
     """
     best: dict[str, tuple[float, Option]] = {}
     for option in _fullest(found) if soonest else found:
-        rank = _idle_s(sizer, option, soonest) if soonest else _cost_alone(question, sizer, option)
         name = str(option.configuration)
-        if rank < math.inf and (name not in best or rank < best[name][0]):
+        least = best[name][0] if name in best else math.inf
+        rank = _idle_s(sizer, option, soonest) if soonest else _cost_alone(question, sizer, option, least)
+        if rank < least:
             best[name] = (rank, option)
     kept: dict[tuple[str, str, str], list[tuple[float, Option]]] = defaultdict(list)
     for rank, option in sorted(best.values(), key=lambda entry: (entry[0], str(entry[1].configuration))):
@@ -232,11 +233,16 @@ def _side(
     return kept
 
 
-def _cost_alone(question: Question, sizer: Sizer, option: Option) -> float:
-    """Dollars per hour for each request per second within the side's own limit; infinite where none is."""
+def _cost_alone(question: Question, sizer: Sizer, option: Option, least: float) -> float:
+    """Dollars per hour for each request per second within the side's own limit.
+
+    Infinite where none is, and where not even the capacity makes it less than `least`.
+    """
+    each = min(question.prices[pool.name] for pool in option.place.pools) * option.configuration.gpus
+    if each >= least * sizer.capacity(option):
+        return math.inf
     served = sizer.goodput(option, option.most) / option.most
-    price = min(question.prices[pool.name] for pool in option.place.pools)
-    return price * option.configuration.gpus / served if served > 0 else math.inf
+    return each / served if served > 0 else math.inf
 
 
 def _idle_s(sizer: Sizer, option: Option, limit: str) -> float:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from catalog.cluster import NodePool
 from planner.candidates.options import Option, Question, replicas_in
-from planner.candidates.sizing import Sizer, idle_latency, refused
+from planner.candidates.sizing import Sizer, falls_short, idle_latency, refused
 
 #: Shares of the rate that candidates are made for: all of it, and parts of a mix, each with what completes it.
 SHARES = (1.0, 0.9, 0.75, 0.6, 0.5, 0.4, 0.25, 0.1)
@@ -35,9 +38,13 @@ class Screened:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Promise:
-    """An option judged with all its replicas: the share it reaches, and the least it can cost."""
+    """The share that an option reaches with all its replicas, and the least that it can cost.
+
+    First as its capacity has it, which no goodput exceeds; once `settled`, as its goodput has it.
+    """
 
     option: Option
+    settled: bool
     share: float
     bound: float
     """Dollars per hour over its share that it cannot undercut: no replica serves more than when all of them run."""
@@ -49,30 +56,34 @@ def screen(question: Question, sizer: Sizer, found: Iterable[Option], tick: Call
     """Judge options in closed form at the slow end, and size those that may be the cheapest or the fastest.
 
     What cannot serve the smallest share is counted out, and so is what must cost more than others of its GPU type and
-    quality: the replica count of every option whose bound is below the best cost found is settled.
+    quality: goodput and replica count of every option whose bound is below the best cost found are settled.
     """
     groups: dict[tuple[str, float], list[Promise]] = defaultdict(list)
     for option in found:
         tick()
-        promise = _promise(question, sizer, option)
-        if promise is not None:
+        if not refused(question, sizer, option, SHARES[-1] * question.requests.rate):
+            promise = _promise(question, option, sizer.capacity(option) * option.most, settled=False)
             groups[option.configuration.gpu, option.quality].append(promise)
     screened: list[Screened] = []
     for name in sorted(groups):
-        screened += _sized(question, sizer, sorted(groups[name], key=_by_bound))
+        screened += _sized(question, sizer, groups[name])
     return screened
 
 
-def _promise(question: Question, sizer: Sizer, option: Option) -> Promise | None:
+def _promise(question: Question, option: Option, reached: float, *, settled: bool) -> Promise:
     rate = question.requests.rate
-    if refused(question, sizer, option, SHARES[-1] * rate):
-        return None
-    reached = sizer.goodput(option, option.most)
     share = next(share for share in SHARES if share * rate <= reached)
     each = min(question.prices[pool.name] for pool in standing(question, option, 1)) * option.configuration.gpus
     needed = share * rate * option.most / reached
     bound = each * max(1, math.ceil(needed - 1e-9)) / share
-    return Promise(option=option, share=share, bound=bound, exact=each * needed / share)
+    return Promise(option=option, settled=settled, share=share, bound=bound, exact=each * needed / share)
+
+
+def _settled(question: Question, sizer: Sizer, promise: Promise) -> Promise | None:
+    """A promise by the option's goodput; None where it cannot even serve the smallest share."""
+    if falls_short(question, sizer, promise.option, SHARES[-1] * question.requests.rate):
+        return None
+    return _promise(question, promise.option, sizer.goodput(promise.option, promise.option.most), settled=True)
 
 
 def _by_bound(promise: Promise) -> tuple[float, float, float, tuple[int, int]]:
@@ -80,30 +91,65 @@ def _by_bound(promise: Promise) -> tuple[float, float, float, tuple[int, int]]:
 
 
 def _sized(question: Question, sizer: Sizer, promises: list[Promise]) -> Iterator[Screened]:
-    """Size the options of one GPU type and quality, by their bounds, until no other can matter."""
+    """Size the options of one GPU type and quality, by their bounds, until no other can matter.
+
+    A promise that is not settled yet is at its best: it comes again in its place once it is, if it still may matter.
+    """
     best, shapes = math.inf, Counter[str]()
-    fast = _fastest(question, sizer, promises)
-    for promise in promises:
+    fast, promises = _fastest(question, sizer, promises)
+    queue = _Queue(promises, _by_bound)
+    for promise in queue:
         name = str(promise.option.configuration)
         enough = shapes[name] >= TRIED or (not shapes[name] and len(shapes) >= PER_PLACE)
-        if promise.bound >= best and enough and id(promise) not in fast:
+        if promise.bound >= best and enough and promise.option not in fast:
             said = "others of this GPU type and quality cost less"
             numbers = {"cost": promise.bound, "cost_limit": best}
-            question.tally.reject(name, "dominated", said, nearest=numbers, judged=True)
-            continue
-        sized = _screened(question, sizer, promise)
-        if sized is not None:
+            question.tally.reject(name, "dominated", said, nearest=numbers, judged=promise.settled)
+        elif not promise.settled:
+            queue.add(_settled(question, sizer, promise))
+        elif (sized := _screened(question, sizer, promise)) is not None:
             shapes[name] += 1
             best = min(best, sized.cost)
             yield sized
 
 
-def _fastest(question: Question, sizer: Sizer, promises: list[Promise]) -> set[int]:
-    """Where latency is the goal, the options that answer an idle replica's request soonest."""
+def _fastest(question: Question, sizer: Sizer, promises: list[Promise]) -> tuple[set[Option], list[Promise]]:
+    """Where latency is the goal, the options that answer an idle replica's request soonest; and all promises."""
     if question.wish.intent.goal not in LATENCY_GOALS:
-        return set()
-    ranked = sorted(promises, key=lambda p: (-p.share, _idle(question, sizer, p.option), p.bound, _limits(p.option)))
-    return {id(promise) for promise in ranked[: BY_LATENCY * PER_SHAPE]}
+        return set(), promises
+    queue = _Queue(promises, lambda p: (-p.share, _idle(question, sizer, p.option), p.bound, _limits(p.option)))
+    found: list[Promise] = []
+    for promise in queue:
+        if promise.settled:
+            found.append(promise)
+        else:
+            queue.add(_settled(question, sizer, promise))
+        if len(found) == BY_LATENCY * PER_SHAPE:
+            break
+    return {promise.option for promise in found}, [*found, *queue.left]
+
+
+class _Queue:
+    """Promises in an order, more of which may come while they are taken."""
+
+    def __init__(self, promises: Iterable[Promise], rank: Callable[[Promise], tuple[Any, ...]]) -> None:
+        self._rank, self._count = rank, itertools.count()
+        self._heap = [(rank(promise), next(self._count), promise) for promise in promises]
+        heapq.heapify(self._heap)
+
+    def __iter__(self) -> Iterator[Promise]:
+        while self._heap:
+            yield heapq.heappop(self._heap)[2]
+
+    def add(self, promise: Promise | None) -> None:
+        """Put a promise in its place; None is nothing."""
+        if promise is not None:
+            heapq.heappush(self._heap, (self._rank(promise), next(self._count), promise))
+
+    @property
+    def left(self) -> list[Promise]:
+        """Those not taken yet."""
+        return [promise for *_, promise in self._heap]
 
 
 def _screened(question: Question, sizer: Sizer, promise: Promise) -> Screened | None:

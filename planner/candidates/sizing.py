@@ -21,8 +21,6 @@ from planner.workload import Requests
 STABLE = 0.9
 #: Load over capacity at which a replica counts as idle.
 IDLE = 0.005
-#: The quantile at which a whole request's time is known.
-E2E_LEVEL = 0.9
 ROUTER: Router = "least_requests"
 
 
@@ -99,7 +97,7 @@ def lost_with_node(total: int, nodes: int) -> int:
 
 
 def refused(question: Question, sizer: Sizer, option: Option, rate: float) -> bool:
-    """Whether an option cannot even serve `rate` with all its replicas; counted by what it lacks."""
+    """Whether an option cannot carry `rate` with all its replicas, or not answer in time; counted by what it lacks."""
     name, tally, most = str(option.configuration), question.tally, option.most
     capacity = sizer.capacity(option) * most
     if capacity < rate:
@@ -110,12 +108,18 @@ def refused(question: Question, sizer: Sizer, option: Option, rate: float) -> bo
     if missed is not None:
         reason, said, nearest = missed
         tally.reject(name, reason, said, nearest=nearest)
-        return True
+    return missed is not None
+
+
+def falls_short(question: Question, sizer: Sizer, option: Option, rate: float) -> bool:
+    """Whether the goodput of all of an option's replicas is below `rate`; counted."""
+    most = option.most
     found = sizer.goodput(option, most)
     if found < rate:
         said = f"{most} replica{'s keep' if most != 1 else ' keeps'} the SLO up to {found:.3g} requests/s"
         nearest = {"rate": found, "rate_limit": rate}
-        tally.reject(name, "goodput_below_rate", said, nearest=nearest, judged=True)
+        name = str(option.configuration)
+        question.tally.reject(name, "goodput_below_rate", said, nearest=nearest, judged=True)
     return found < rate
 
 
@@ -127,8 +131,6 @@ def too_slow(question: Question, sizer: Sizer, option: Option) -> tuple[Reason, 
     idle = idle_latency(question, sizer, option)
     limits = {"ttft": slo.ttft, "tpot": slo.tpot, "e2e": slo.e2e}
     missed = {name: idle[name] / limit for name, limit in limits.items() if limit is not None}
-    if slo.attainment != E2E_LEVEL:
-        missed.pop("e2e", None)  # known at another quantile alone
     worst = max(sorted(missed), key=lambda name: missed[name], default="")
     if not worst or missed[worst] <= 1:
         return None

@@ -9,8 +9,9 @@ made to rise along its axes, and every operator is at least its roofline, so tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -21,8 +22,8 @@ from catalog.models import Model
 from catalog.predictors import Floats, Predictor
 from planner.fit import grids
 from planner.fit.blocks import fit_blocks, has_blocks
-from planner.fit.learned import EngineClass, Learned, engine_class, learned
-from planner.fit.measured import Measured, read, times
+from planner.fit.learned import EngineClass, engine_class, learned
+from planner.fit.measured import Known, Times, read, times
 from planner.fit.sharing import dilated
 from planner.ops import ops
 from planner.roofline import op_time
@@ -58,6 +59,7 @@ def fit(  # noqa: PLR0913 - the stage's whole input, by name
     constants: Constants,
     engine: EngineClass = "async",
     filtered_sampling: bool = False,
+    known: Known | None = None,
 ) -> Predictor:
     """Fit one engine. Operators without points take a like operator's efficiency, then the roofline's.
 
@@ -65,11 +67,15 @@ def fit(  # noqa: PLR0913 - the stage's whole input, by name
 
     `filtered_sampling`: requests sample by top-k or top-p, as many models' generation_config asks for when the client
     says nothing; the sampler then sorts the vocabulary for each sequence. Greedy and plain sampling do not.
+
+    `known` remembers times of operators between fits with the same data sheets, constants and engine.
     """
     dispatch = learned(constants, engine)
     if fingerprint is not None and has_blocks(fingerprint):
         return dilated(fit_blocks(fingerprint, configuration, dispatch), configuration.engines_per_gpu)
-    tables = _collect(model, gpu, configuration, () if fingerprint is None else read(fingerprint), dispatch)
+    measured = () if fingerprint is None else read(fingerprint)
+    find = partial(times, gpu=gpu, measured=measured, learned=dispatch, known=known)
+    tables = _collect(ops(model, configuration), find)
     layers = model.num_layers
     decode_overhead_s = dispatch.step_s + layers * dispatch.layer_s
     mixed_overhead_s = decode_overhead_s + dispatch.mixed_step_s + layers * dispatch.mixed_layer_s + tables.launch_s
@@ -117,16 +123,16 @@ def bound(model: Model, gpu: GPU, configuration: Configuration) -> Predictor:
     )  # fmt: skip
 
 
-def _collect(model: Model, gpu: GPU, configuration: Configuration, measured: Sequence[Measured],
-             constants: Learned) -> _Tables:  # fmt: skip
+def _collect(found: Iterable[Op], find: Callable[..., Times]) -> _Tables:
+    """Sum operators whose times at sizes x, y `find` knows."""
     tables = _Tables()
-    for op in ops(model, configuration):
+    for op in found:
         x, y = _grid(op)
-        found = times(op, gpu, measured, x=x, y=y, learned=constants)
-        time_s = found.time_s * op.count
+        one = find(op, x=x, y=y)
+        time_s = one.time_s * op.count
         _add(tables, op, time_s)
-        tables.launch_s += found.launch_s * op.count
-        _account(tables, op, found.source, time_s)
+        tables.launch_s += one.launch_s * op.count
+        _account(tables, op, one.source, time_s)
     return tables
 
 

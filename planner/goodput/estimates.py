@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from catalog.fingerprints import weakest
-from planner.goodput.bracket import enough, highest_within, margin_of
+from planner.goodput.bracket import BRACKET, enough, highest_within, margin_of
 from planner.goodput.ends import END, Ends, probability, slowdowns
 from planner.goodput.pooled import Method
 from planner.intents import SLO
 from planner.queueing.engine import RULES, Engine, EngineRules
-from planner.queueing.queue import Latencies, capacity_of, goodput_in, latencies_in, level_of, tail_in
+from planner.queueing.queue import Latencies, Queue, capacity_of, goodput_in, latencies_in, level_of, tail_in
 from planner.simulate.disaggregated import rigs, simulate_pair
 from planner.simulate.run import rig, simulate_rig
 from planner.simulate.simulation import Simulation
@@ -24,6 +24,9 @@ from planner.workload import Requests
 
 Floats = NDArray[np.float64]
 Shown = Literal["closed_form", "simulated", "replayed"]
+Serve = Callable[[float], Simulation]
+#: First step of a bracket around a guess that was corrected by how much the closed form erred in the middle.
+NEAR = 0.02
 
 
 def estimate(  # noqa: PLR0913 - keywords
@@ -54,7 +57,7 @@ def estimate(  # noqa: PLR0913 - keywords
     found = {0.0: goodput_in(middle, slo) / surge, END: goodput_in(slow, slo) / surge}
     if requests.rate > found[0.0]:
         found[-END] = goodput_in(ends.queue(-END), slo) / surge
-    at, high = latencies_in(middle, requests.rate * surge, slo), tail_in(slow, requests.rate * surge, slo)
+    at, high = latencies_in(middle, requests.rate * surge, slo), tail_in(slow, requests.rate * surge, slo)[:2]
     bound = capacity_of(middle)
     return _estimate(ends, at, high, found, bound.rate / surge, bound.binding, "closed_form", requests.rate)
 
@@ -87,24 +90,27 @@ def _simulated(ends: Ends, requests: Requests, slo: SLO | None, *, seed: int, n:
     """`estimate` by simulation: goodputs in brackets around the closed form, latencies at the workload's rate."""
     # measured arrivals carry their own peaks
     surge = 1.0 if requests.arrival_s is not None else ends.surge
-    middle = ends.queue(0.0)
-    bound = capacity_of(middle)
-    guesses = {0.0: goodput_in(middle, slo), END: goodput_in(ends.queue(END), slo)}
-    count = n or (len(requests.arrival_s) if requests.arrival_s is not None else enough(middle, slo, guesses[0.0]))
-    found = {}
-    for deviations, guess in guesses.items():
-        found[deviations] = _simulated_goodput(ends, deviations, requests, slo, guess, count, seed) / surge
+    middle, slow_end = ends.queue(0.0), ends.queue(END)
+    bound, guess = capacity_of(middle), goodput_in(middle, slo)
+    count = n or (len(requests.arrival_s) if requests.arrival_s is not None else enough(middle, slo, guess))
+    runners = {deviations: _runner(ends, deviations, requests, count, seed) for deviations in (0.0, END)}
+    sought = _Sought(ends, requests, slo, count, seed)
+    at = sought.goodput(middle, runners[0.0], guess)
+    # the closed form errs about as much at the ends as in the middle
+    erred = at / guess if at > 0 and guess > 0 else 1.0
+    found = {0.0: at / surge}
+    found[END] = sought.goodput(slow_end, runners[END], erred * goodput_in(slow_end, slo), step=NEAR) / surge
     if requests.rate > found[0.0]:
-        guess = goodput_in(ends.queue(-END), slo)
-        found[-END] = _simulated_goodput(ends, -END, requests, slo, guess, count, seed) / surge
+        fast = ends.queue(-END)
+        runner = _runner(ends, -END, requests, count, seed)
+        found[-END] = sought.goodput(fast, runner, erred * goodput_in(fast, slo), step=NEAR) / surge
     rate = requests.rate * surge
     seen = {}
-    for deviations in guesses:
+    for deviations, queue in ((0.0, middle), (END, slow_end)):
         # where KV space binds the bound errs: what the simulator serves within the SLO is stable too
-        stable = rate < max(capacity_of(ends.queue(deviations)).rate, found[deviations] * surge)
-        served = _runner(ends, deviations, requests, count, seed)(rate)
-        seen[deviations] = _seen(served, slo, stable=stable)
-    slow, beside = seen[END], ends.queue(END).beside
+        stable = rate < max(capacity_of(queue).rate, found[deviations] * surge)
+        seen[deviations] = _seen(runners[deviations](rate), slo, stable=stable)
+    slow, beside = seen[END], slow_end.beside
     high = (slow.ttft_at, slow.tpot_at) if slow.stable else (math.inf, math.inf)
     if beside is not None:
         calm = seen[0.0]
@@ -115,7 +121,7 @@ def _simulated(ends: Ends, requests: Requests, slo: SLO | None, *, seed: int, n:
     return _estimate(ends, seen[0.0], high, found, bound.rate / surge, bound.binding, method, requests.rate)
 
 
-def _runner(ends: Ends, deviations: float, requests: Requests, n: int, seed: int) -> Callable[[float], Simulation]:
+def _runner(ends: Ends, deviations: float, requests: Requests, n: int, seed: int) -> Serve:
     """A simulation of the strategy as a function of the rate."""
     engines = []
     for engine in ends.engines:
@@ -130,26 +136,27 @@ def _runner(ends: Ends, deviations: float, requests: Requests, n: int, seed: int
     return lambda rate: simulate_pair(*sides, requests, transfer=transfer, rate=rate, n=n, seed=seed)
 
 
-def _simulated_goodput(  # noqa: PLR0913, PLR0917 - one call site gathers them
-    ends: Ends,
-    deviations: float,
-    requests: Requests,
-    slo: SLO | None,
-    guess: float,
-    n: int,
-    seed: int,
-) -> float:
-    if slo is None:
-        return guess  # the capacity, which the closed form knows better than a finite run
-    serve, queue = _runner(ends, deviations, requests, n, seed), ends.queue(deviations)
-    bound = capacity_of(queue).rate
-    found = highest_within(lambda rate: margin_of(serve(rate), slo), guess, bound)[0]
-    if queue.beside is None or slo.ttft is None or found == 0:
-        return found
-    calm, eased = _runner(ends.calm(), 0.0, requests, n, seed), queue.beside.eased(slo)
-    if margin_of(calm(found), eased) >= 0:
-        return found
-    return min(found, highest_within(lambda rate: margin_of(calm(rate), eased), guess, bound)[0])
+class _Sought(NamedTuple):
+    """What goodputs at several places of the intervals are sought for, and by how many requests."""
+
+    ends: Ends
+    requests: Requests
+    slo: SLO | None
+    n: int
+    seed: int
+
+    def goodput(self, queue: Queue, serve: Serve, guess: float, *, step: float = BRACKET) -> float:
+        """The highest rate at which simulations keep the SLO; without one the capacity, which needs none."""
+        if self.slo is None:
+            return guess
+        slo, bound = self.slo, capacity_of(queue).rate
+        found = highest_within(lambda rate: margin_of(serve(rate), slo), guess, bound, step=step)[0]
+        if queue.beside is None or slo.ttft is None or found == 0:
+            return found
+        calm, eased = _runner(self.ends.calm(), 0.0, self.requests, self.n, self.seed), queue.beside.eased(slo)
+        if margin_of(calm(found), eased) >= 0:
+            return found
+        return min(found, highest_within(lambda rate: margin_of(calm(rate), eased), guess, bound, step=step)[0])
 
 
 def _seen(simulation: Simulation, slo: SLO | None, *, stable: bool) -> Latencies:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from planner.candidates.sizing import STABLE
 from planner.intents import SLO
-from planner.queueing import Engine, EngineRules, Latencies, Queue, Transfer, with_replicas
+from planner.queueing import Engine, EngineRules, Queue, Transfer, with_replicas
 from planner.queueing.engine import RULES
 from planner.queueing.queue import capacity_of, goodput_in, latencies_in, ready, tail_in
 from planner.strategies import Candidate, Configuration, Disaggregated
@@ -64,17 +64,15 @@ class Gauge:
         rate = 1.02 * rate / max(self._level(end), 1e-9)
         if self.slo is None or rate >= capacity_of(queue).rate:
             return "capacity"
-        found = latencies_in(queue, rate, self.slo)
-        if not found.stable:
+        if not latencies_in(queue, rate, self.slo).stable:
             return "capacity"
-        reached = self._reached(queue, found, rate)
+        reached = self._reached(queue, rate)
         return max(sorted(reached), key=lambda limit: reached[limit]) if reached else "capacity"
 
-    def _reached(self, queue: Queue, found: Latencies, rate: float) -> dict[str, float]:
+    def _reached(self, queue: Queue, rate: float) -> dict[str, float]:
         """Each limit's latency over the limit."""
         assert self.slo is not None  # noqa: S101 - the caller has looked
-        ttft, tpot = tail_in(queue, rate, self.slo)
-        seen = {"ttft": ttft, "tpot": tpot, "e2e": found.e2e.p90}
+        seen = dict(zip(("ttft", "tpot", "e2e"), tail_in(queue, rate, self.slo), strict=True))
         limits = {limit: getattr(self.slo, limit) for limit in seen}
         return {limit: seen[limit] / value for limit, value in limits.items() if value is not None}
 

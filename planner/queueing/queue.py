@@ -293,14 +293,14 @@ def level_of(slo: SLO | None) -> float:
     return 0.9 if slo is None else slo.attainment
 
 
-def tail_in(queue: Queue, rate: float, slo: SLO | None) -> tuple[float, float]:
-    """TTFT and TPOT at the SLO's quantile; infinite where the rate is beyond capacity."""
+def tail_in(queue: Queue, rate: float, slo: SLO | None) -> tuple[float, float, float]:
+    """TTFT, TPOT and the whole request at the SLO's quantile; infinite where the rate is beyond capacity."""
     out = np.full((3, 2), np.inf)
     latencies_of(STAMP, queue.pair, asked(queue, slo), rate, np.array([level_of(slo)]), out)
-    ttft, tpot = float(out[TTFT, 1]), float(out[TPOT, 1])
+    ttft, tpot, e2e = out[:, 1].tolist()
     if queue.beside is not None:
         ttft = max(ttft, queue.beside.ttft * tail_in(queue.beside.queue, rate, slo)[0])
-    return ttft, tpot
+    return ttft, tpot, e2e
 
 
 def residents_in(queue: Queue, rate: float) -> float:
