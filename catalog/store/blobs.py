@@ -44,7 +44,7 @@ class Blobs(Protocol):
         """Delete what was put under `name`; nothing there is no error."""
 
     def names(self, folder: str = "", begin: str = "") -> list[str]:
-        """List every name below `folder`, or those whose last part begins so, sorted; empty without such a folder."""
+        """List every name below `folder`, sorted (with `begin` those in it that begin so); empty without a folder."""
 
 
 def blobs_at(root: str | Path) -> Blobs:
@@ -140,12 +140,15 @@ class Directory:
     def names(self, folder: str = "", begin: str = "") -> list[str]:
         """List the files below a folder; temporary ones, of which a killed writer may leave some, are not names."""
         start = self.root / _checked(folder) if folder else self.root
+        if begin:
+            inside = os.scandir(start) if start.is_dir() else ()
+            return sorted(f"{folder}/{entry.name}" for entry in inside if entry.name.startswith(begin))
         found = []
         for inner, folders, files in os.walk(start):
             folders[:] = [name for name in folders if not name.startswith(".")]
             shown = Path(inner).relative_to(self.root).as_posix()
             prefix = "" if shown == "." else f"{shown}/"
-            found += [f"{prefix}{name}" for name in files if name.startswith(begin) and not name.startswith(".")]
+            found += [f"{prefix}{name}" for name in files if not name.startswith(".")]
         return sorted(found)
 
 
@@ -213,4 +216,4 @@ class Bucket:
         prefix = _checked(folder) if folder else None
         with _reached():
             paths = (entry["path"] for chunk in obstore.list(self._store, prefix) for entry in chunk)
-            return sorted(path for path in paths if path.rpartition("/")[2].startswith(begin))
+            return sorted(path for path in paths if not begin or path.startswith(f"{folder}/{begin}"))

@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 Shown = Literal["closed_form", "simulated", "replayed"]
 Serve = Callable[[float], Simulation]
 #: First step of a bracket around a guess that was corrected by how much the closed form erred in the middle.
-NEAR = 0.02
+NEAR = 0.03
 
 
 def estimate(  # noqa: PLR0913 - keywords
