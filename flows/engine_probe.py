@@ -25,7 +25,7 @@ from probes.vllm import VllmRunner, typical
 
 #: The closed loops that tell a step's overhead from a sequence's: (concurrency, prompt); each is run `_ROUNDS` times.
 _LOOPS = ((1, 64), (1, 384), (4, 64), (12, 64))
-_ROUNDS = 4
+_ROUNDS = 3
 _OUTPUT = 16
 
 

@@ -8,9 +8,11 @@ reachable from outside (use its TLS otherwise).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar, cast
+from uuid import uuid4
 
 from distributed import Client
 from prefect import task
@@ -53,7 +55,7 @@ class Spread:
         progress = Progress(steps[0].stage, f"{len(steps)} steps in {len(split)} batches on Dask")
         results: list[T] = []
         with DaskTaskRunner(address=self._address) as runner:
-            futures = [runner.submit(_named(batch), {"steps": _calls(batch)}) for batch in split]
+            futures = [runner.submit(_named(batch), {"batch": Calls([step.call for step in batch])}) for batch in split]
             for batch, future in zip(split, futures, strict=True):
                 found = future.result(timeout=sum(step.timeout_s for step in steps))
                 results += [step.kept(result) for step, result in zip(batch, cast("list[T]", found), strict=True)]
@@ -78,14 +80,22 @@ def batches(steps: Sequence[Step[T]], count: int) -> list[Sequence[Step[T]]]:
     return [steps[start:stop] for start, stop in pairwise(edges)]
 
 
-def _calls(batch: Sequence[Step[Any]]) -> list[Any]:
-    return [step.call for step in batch]
+@dataclass(frozen=True, slots=True, eq=False)
+class Calls:
+    """The calls of a batch, and a name for Dask: it would pickle every call by itself to make a name of its content."""
+
+    calls: Sequence[Callable[[], Any]]
+    name: str = field(default_factory=lambda: uuid4().hex)
+
+    def __dask_tokenize__(self) -> str:
+        """A name of its own for each batch: none is ever looked up."""
+        return self.name
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, log_prints=False)
-def carry_out_batch(steps: list[Any]) -> list[Any]:
+def carry_out_batch(batch: Calls) -> list[Any]:
     """Call the steps of a batch one after the other, in one worker."""
-    return [call() for call in steps]
+    return [call() for call in batch.calls]
 
 
 def _named(batch: Sequence[Step[Any]]) -> Any:  # noqa: ANN401 - a task with other options

@@ -46,9 +46,10 @@ _MOST = 2.0
 class VllmRunner:
     """Measures `block_*` points of one model in the vLLM environment whose interpreter is `python`.
 
-    Every size is timed in several rounds over all stand-ins, each round's median counts, and the least disturbed round
-    stands: a block is a difference of stand-ins, which must have run at one speed. Each point's `spread` is by how much
-    a typical round exceeds the least; `typical` raises a fingerprint to it.
+    Every size is timed in several rounds over all stand-ins, and each round's median counts. Of the shallow stand-in
+    the least disturbed round stands, of deeper ones their median ratio to it within a round: a block is a difference
+    of stand-ins, which must have run at one speed. Each point's `spread` is by how much a typical round exceeds the
+    least; `typical` raises a fingerprint to it.
     """
 
     python: str
@@ -239,25 +240,35 @@ def typical(fingerprint: Fingerprint) -> Fingerprint:
 
 def _excess(rows: Sequence[Row]) -> float:
     """By how much the mean of a size's rounds exceeds their least, in the mean over sizes and stand-ins."""
-    ratios = [min(float(np.mean(times)) / min(times), _MOST) for times in _rounds(rows).values() if len(times) > 1]
+    several = [list(times.values()) for times in _rounds(rows).values() if len(times) > 1]
+    ratios = [min(float(np.mean(times)) / min(times), _MOST) for times in several]
     return float(np.mean(ratios)) - 1.0 if ratios else 0.0
 
 
 def _best(rows: Sequence[Row], engine: int) -> list[Row]:
-    """For each size the least median over the rounds."""
-    return [
-        {"kind": kind, "x": x, "y": y, "time_s": min(times)}
-        for (index, kind, x, y), times in _rounds(rows).items()
-        if index == engine
-    ]
+    """For each size the least median over the rounds; of deeper stand-ins the shallow one's times their usual ratio.
+
+    Stand-ins are timed right after one another, so that what disturbs a moment disturbs all of them alike.
+    """
+    rounds = _rounds(rows)
+    found = []
+    for (index, *size), times in rounds.items():
+        if index != engine:
+            continue
+        shallow = rounds.get((0, *size), {})
+        together = [seconds / shallow[number] for number, seconds in times.items() if number in shallow]
+        least = min(shallow.values()) * float(np.median(together)) if together else min(times.values())
+        kind, x, y = size
+        found.append({"kind": kind, "x": x, "y": y, "time_s": least})
+    return found
 
 
-def _rounds(rows: Sequence[Row]) -> dict[tuple[int, str, int, int], list[float]]:
-    """Medians by stand-in and size."""
-    seen: dict[tuple[int, str, int, int], list[float]] = {}
+def _rounds(rows: Sequence[Row]) -> dict[tuple[Any, ...], dict[int, float]]:
+    """Medians by round of each stand-in and size."""
+    seen: dict[tuple[Any, ...], dict[int, float]] = {}
     for row in rows:
         if "time_s" in row:
-            seen.setdefault((row["engine"], row["kind"], row["x"], row["y"]), []).append(float(row["time_s"]))
+            seen.setdefault((row["engine"], row["kind"], row["x"], row["y"]), {})[row["round"]] = float(row["time_s"])
     return seen
 
 

@@ -28,7 +28,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.cluster import Cluster, NodePool
-from planner.candidates import SHARES, search
+from planner.candidates import SHARES, screen, search
 from planner.candidates.front import across_nodes, undominated
 from planner.candidates.options import Facts, seqs_cap
 from planner.candidates.sizing import lost_with_node, with_reserve
@@ -64,6 +64,21 @@ def test_the_cheapest_is_found():
                         best = min(best, price[name] * tp * replicas)
                         break
     assert cheapest(wish) <= best + 1e-9
+
+
+@pytest.mark.parametrize("goal", [{}, {"goal": "min_latency"}])
+def test_goodputs_that_are_not_asked_change_nothing(monkeypatch, goal):
+    """The search ends with the same candidates when every option's goodput is asked before any is sized."""
+    lazy, promise = found(intent(**goal)), screen._promise
+
+    def hopeful(question, option, reached, *, settled):
+        made = promise(question, option, reached, settled=settled)
+        return made if settled else replace(made, share=1.0, bound=0.0, exact=0.0)
+
+    monkeypatch.setattr(screen, "_promise", hopeful)
+    eager = found(intent(**goal))
+    assert lazy.candidates == eager.candidates
+    assert lazy.judged < eager.judged
 
 
 def test_replicas_are_the_fewest():

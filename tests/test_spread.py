@@ -38,6 +38,24 @@ def test_batches_hold_each_step_once() -> None:
             assert max(map(len, split)) - min(map(len, split)) <= 1
 
 
+def test_dask_names_a_batch_without_looking_into_it() -> None:
+    """What a night knows is large: a batch has a name of its own, and its calls are not pickled to make one."""
+    pytest.importorskip("prefect_dask", reason="needs the extra dask")
+    from dask.tokenize import tokenize  # noqa: PLC0415 - as above
+
+    from flows.spread import Calls  # noqa: PLC0415 - as above
+
+    class Sealed:
+        def __reduce__(self) -> str:
+            raise AssertionError
+
+        def __call__(self) -> int:
+            return 1
+
+    one, other = Calls([Sealed()]), Calls([Sealed()])
+    assert tokenize(one) == tokenize(one) != tokenize(other)
+
+
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """A Dask scheduler and two workers as processes on loopback: its address, the workers, their log."""

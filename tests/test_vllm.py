@@ -67,6 +67,9 @@ def test_the_least_disturbed_round_stands_and_a_typical_one_is_known():
     several = rows(0, 3e-3, 2e-3, 4e-3)
     assert _best(several, 0) == [{"kind": "block_decode", "x": 1, "y": 16, "time_s": 2e-3}]
     assert _best(several, 1) == []
+    # the deeper one took twice as long as the shallow one in two rounds of three
+    deeper = _best(several + rows(1, 6e-3, 5e-3, 8e-3), 1)
+    assert [row["time_s"] for row in deeper] == [pytest.approx(4e-3)]
     assert _excess(several) == pytest.approx(0.5)
     assert _excess(several + rows(1, 1e-3, 1e-3)) == pytest.approx(0.25)
     assert _excess(rows(0, 3e-3)) == _excess([]) == 0.0

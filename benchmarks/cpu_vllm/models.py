@@ -28,8 +28,11 @@ MODELS: dict[str, dict[str, Any]] = {
         "attention_bias": False, "use_sliding_window": False, "sliding_window": None, "max_window_layers": 6,
     },
 }  # fmt: skip
+#: The model runs inside the engine process. By default an engine on a CPU has a worker process beside it, for whose
+#: answers it waits in a busy loop, and a machine of two cores has none left for the front end and the client.
 SETTINGS = EngineSettings(
     arguments={"dtype": "bfloat16", "max_model_len": MAX_MODEL_LEN, "max_num_seqs": MAX_NUM_SEQS,
                "max_num_batched_tokens": MAX_BATCHED, "enforce_eager": True, "enable_prefix_caching": False},
-    environment={"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "0", "OMP_NUM_THREADS": "1"},
+    environment={"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "0", "OMP_NUM_THREADS": "1",
+                 "VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
 )  # fmt: skip

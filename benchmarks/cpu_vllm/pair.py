@@ -43,7 +43,7 @@ def measure(name: str, engine: Engine, probed: loads.Probed, options: argparse.N
         model = standin.write(MODELS[name], Path(folder) / "model")
 
         def serve(role: str, core: str) -> str:
-            environment = SETTINGS.environment | {"VLLM_CPU_OMP_THREADS_BIND": core}  # an idle engine spins on its core
+            environment = SETTINGS.environment | {"VLLM_CPU_OMP_THREADS_BIND": core}  # a core each
             argv = ["--load-format", "dummy", *SETTINGS.argv(), "--kv-transfer-config", _connector(role, shared)]
             return stack.enter_context(
                 served.server(options.python, model, argv, environment=environment, ready_within_s=300.0)

@@ -47,7 +47,7 @@ def _busy() -> int:
 
 
 def _ours() -> int:
-    """Ticks of the sessions that this process's children lead: a server idles at half a core."""
+    """Ticks of the sessions that this process's children lead: a server may never be quite idle."""
     processes = [numbers for path in _STAT.parent.glob("[0-9]*/stat") if (numbers := _process(path)) is not None]
     sessions = {session for _, parent, session, _ in processes if parent == os.getpid()} - {os.getsid(0)}
     return sum(ticks for _, _, session, ticks in processes if session in sessions)

@@ -17,7 +17,7 @@ _SHOWN = ("Llama-3.1-70B", "Llama-3.1-8B", "Qwen3-30B-A3B", "gpt-oss-20b")
 _PARTS = ("predicted", "measured", "error", "paced error", "noise")
 _HEAD = """# A real vLLM on a CPU: predicted beside measured
 
-`python -m benchmarks cpu_vllm --write` wrote this file. Each small model is probed on stand-ins of one and of three
+`python -m benchmarks cpu_vllm --write` wrote this file. Each small model is probed on stand-ins of one and of five
 blocks with random weights (engine steps on the process's own clock, then a short served run of the deeper stand-in),
 the simulator predicts every load from that alone, then the full model is served and measured. Each load is run
 several times: the median over the requests of all runs counts, noise is the range of the runs' own medians. The host's
@@ -51,7 +51,8 @@ def write(rows: Sequence[dict[str, Any]], apart: Sequence[dict[str, Any]], figur
 def _machine() -> str:
     return (
         f"Machine: {os.cpu_count()} cores of {_processor()}, shared with other programs; vLLM 0.32.0 on one thread in "
-        f"bfloat16, eager, max_num_seqs {MAX_NUM_SEQS}; server and client on what is left.\n\n"
+        f"bfloat16, eager, max_num_seqs {MAX_NUM_SEQS}, the model inside the engine's process "
+        "(VLLM_ENABLE_V1_MULTIPROCESSING=0); front end and client on what is left.\n\n"
     )
 
 
