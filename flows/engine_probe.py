@@ -68,22 +68,21 @@ def probe_engine(  # noqa: PLR0913 - keywords
     ready = threading.Event()
     if not serve or not runner.together:
         steps = runner.run(key, known=known, on_row=on_row)
-        if not serve or steps.points.is_empty():
-            return typical(steps)
-        return typical(_with_overheads(steps, small, lambda: _served_alone(runner.python, small, settings)))
+        if serve:
+            steps = _with_overheads(steps, small, lambda: _served_alone(runner.python, small, settings))
+        return typical(steps)
     with ThreadPoolExecutor(1) as pool:
         measuring = pool.submit(runner.run, key, known=known, on_row=on_row, wait=ready.wait)
         try:
             with _serving(runner.python, small, settings) as url:
                 ready.set()
-                steps = measuring.result()
-                return typical(_with_overheads(steps, small, lambda: served_runs(url, small)))
+                steps = _with_overheads(measuring.result(), small, lambda: served_runs(url, small))
         except FleetplanError as error:
             ready.set()
-            steps = typical(measuring.result())
-            return replace(steps, failures=steps.failures | {"served run": str(error)[-500:]})
+            steps = _unserved(measuring.result(), error)
         finally:
             ready.set()
+    return typical(steps)
 
 
 @contextlib.contextmanager
@@ -111,13 +110,17 @@ def _with_overheads(steps: Fingerprint, small: standin.Config, runs: Callable[[]
     try:
         extra = overheads(engine, runs())
     except FleetplanError as error:
-        return replace(steps, failures=steps.failures | {"served run": str(error)[-500:]})
+        return _unserved(steps, error)
     rows = [
         (name, "overhead", "", "", 1, 1.0, 0.0, max(seconds, 1e-9), steps.points["spread"][0], "measured")
         for name, seconds in sorted(extra.items())
     ]
     points = pl.concat([steps.points, pl.DataFrame(rows, schema=POINTS_SCHEMA, orient="row")])
     return replace(steps, points=points, provenance=f"{steps.provenance}; served run of {len(_LOOPS)} closed loops")
+
+
+def _unserved(steps: Fingerprint, error: FleetplanError) -> Fingerprint:
+    return replace(steps, failures=steps.failures | {"served run": str(error)[-500:]})
 
 
 def served_runs(url: str, config: standin.Config) -> list[ServedRun]:

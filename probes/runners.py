@@ -64,6 +64,7 @@ def points(timings: Iterable[tuple[Op, Timing]]) -> pl.DataFrame:
     frames = [(op, timing, timing.x.size) for op, timing in timings]
     if not frames:
         return POINTS_SCHEMA.to_frame()
+    sizes = ("x", "y", "time_s")
     # taken by rows, without expressions: each of them starts a query, and fingerprints come by the thousand
     each = pl.DataFrame(
         {
@@ -75,10 +76,10 @@ def points(timings: Iterable[tuple[Op, Timing]]) -> pl.DataFrame:
             "spread": [timing.spread for _, timing, _ in frames],
             "source": [timing.source for _, timing, _ in frames],
         },
-        schema={name: POINTS_SCHEMA[name] for name in ("op", "kind", "dtype", "shape", "count", "spread", "source")},
+        schema={name: dtype for name, dtype in POINTS_SCHEMA.items() if name not in sizes},
     )
     table = each[np.repeat(np.arange(len(frames)), [size for _, _, size in frames])]
-    for name in ("x", "y", "time_s"):
+    for name in sizes:
         values = np.concatenate([getattr(timing, name) for _, timing, _ in frames]).astype(np.float64)
         table.insert_column(POINTS_SCHEMA.names().index(name), pl.Series(name, values))
     return table

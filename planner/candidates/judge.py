@@ -116,7 +116,7 @@ class Queueing:
     ) -> dict[str, float]:
         """From the quasi-static closed form."""
         queue = with_replicas(self._whole((engine,), requests, None), (replicas,))
-        return dict(zip(("ttft", "tpot", "e2e"), tail_in(queue, rate, slo), strict=True))
+        return tail_in(queue, rate, slo)._asdict()
 
     def goodput(
         self,

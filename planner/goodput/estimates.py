@@ -93,17 +93,17 @@ def _simulated(ends: Ends, requests: Requests, slo: SLO | None, *, seed: int, n:
     middle, slow_end = ends.queue(0.0), ends.queue(END)
     bound, guess = capacity_of(middle), goodput_in(middle, slo)
     count = n or (len(requests.arrival_s) if requests.arrival_s is not None else enough(middle, slo, guess))
-    runners = {deviations: _runner(ends, deviations, requests, count, seed) for deviations in (0.0, END)}
-    sought = _Sought(ends, requests, slo, count, seed)
-    at = sought.goodput(middle, runners[0.0], guess)
+    simulations = _Simulations(ends, requests, slo, count, seed)
+    runners = {deviations: simulations.runner(deviations) for deviations in (0.0, END)}
+    at = simulations.goodput(middle, runners[0.0], guess)
     # the closed form errs about as much at the ends as in the middle
     erred = at / guess if at > 0 and guess > 0 else 1.0
     found = {0.0: at / surge}
-    found[END] = sought.goodput(slow_end, runners[END], erred * goodput_in(slow_end, slo), step=NEAR) / surge
+    found[END] = simulations.goodput(slow_end, runners[END], erred * goodput_in(slow_end, slo), step=NEAR) / surge
     if requests.rate > found[0.0]:
         fast = ends.queue(-END)
-        runner = _runner(ends, -END, requests, count, seed)
-        found[-END] = sought.goodput(fast, runner, erred * goodput_in(fast, slo), step=NEAR) / surge
+        runner = simulations.runner(-END)
+        found[-END] = simulations.goodput(fast, runner, erred * goodput_in(fast, slo), step=NEAR) / surge
     rate = requests.rate * surge
     seen = {}
     for deviations, queue in ((0.0, middle), (END, slow_end)):
@@ -115,35 +115,39 @@ def _simulated(ends: Ends, requests: Requests, slo: SLO | None, *, seed: int, n:
     if beside is not None:
         calm = seen[0.0]
         if ends.engines[0].middle is not None:
-            calm = _seen(_runner(ends.calm(), 0.0, requests, count, seed)(rate), slo, stable=True)
+            calm = _seen(simulations.calm()(rate), slo, stable=True)
         high = (max(high[0], beside.ttft * calm.ttft_at), high[1])
     method: Shown = "simulated" if requests.arrival_s is None else "replayed"
     return _estimate(ends, seen[0.0], high, found, bound.rate / surge, bound.binding, method, requests.rate)
 
 
-def _runner(ends: Ends, deviations: float, requests: Requests, n: int, seed: int) -> Serve:
-    """A simulation of the strategy as a function of the rate."""
-    engines = []
-    for engine in ends.engines:
-        decode, prefill = slowdowns(engine, deviations)
-        engines.append(engine.paced(engine.predictor.scaled(decode=decode, prefill=prefill)))
-    if ends.transfer is None:
-        prepared = rig(engines[0], replicas=ends.replicas[0], router=ends.router, rules=ends.rules)
-        return lambda rate: simulate_rig(prepared, requests, rate=rate, n=n, seed=seed)
-    pair = (ends.replicas[0], ends.replicas[1])
-    sides = rigs(engines[0], engines[1], replicas=pair, router=ends.router, rules=ends.rules)
-    transfer = ends.transfer
-    return lambda rate: simulate_pair(*sides, requests, transfer=transfer, rate=rate, n=n, seed=seed)
-
-
-class _Sought(NamedTuple):
-    """What goodputs at several places of the intervals are sought for, and by how many requests."""
+class _Simulations(NamedTuple):
+    """Simulations of a strategy at several places of its intervals, with equal requests."""
 
     ends: Ends
     requests: Requests
     slo: SLO | None
     n: int
     seed: int
+
+    def runner(self, deviations: float) -> Serve:
+        """A simulation as a function of the rate, `deviations` from the middle of the intervals."""
+        ends, requests, n, seed = self.ends, self.requests, self.n, self.seed
+        engines = []
+        for engine in ends.engines:
+            decode, prefill = slowdowns(engine, deviations)
+            engines.append(engine.paced(engine.predictor.scaled(decode=decode, prefill=prefill)))
+        if ends.transfer is None:
+            prepared = rig(engines[0], replicas=ends.replicas[0], router=ends.router, rules=ends.rules)
+            return lambda rate: simulate_rig(prepared, requests, rate=rate, n=n, seed=seed)
+        pair = (ends.replicas[0], ends.replicas[1])
+        sides = rigs(engines[0], engines[1], replicas=pair, router=ends.router, rules=ends.rules)
+        transfer = ends.transfer
+        return lambda rate: simulate_pair(*sides, requests, transfer=transfer, rate=rate, n=n, seed=seed)
+
+    def calm(self) -> Serve:
+        """A simulation of the strategy whose TTFT the slow end is bound to (`Ends.calm`)."""
+        return self._replace(ends=self.ends.calm()).runner(0.0)
 
     def goodput(self, queue: Queue, serve: Serve, guess: float, *, step: float = BRACKET) -> float:
         """The highest rate at which simulations keep the SLO; without one the capacity, which needs none."""
@@ -153,7 +157,7 @@ class _Sought(NamedTuple):
         found = highest_within(lambda rate: margin_of(serve(rate), slo), guess, bound, step=step)[0]
         if queue.beside is None or slo.ttft is None or found == 0:
             return found
-        calm, eased = _runner(self.ends.calm(), 0.0, self.requests, self.n, self.seed), queue.beside.eased(slo)
+        calm, eased = self.calm(), queue.beside.eased(slo)
         if margin_of(calm(found), eased) >= 0:
             return found
         return min(found, highest_within(lambda rate: margin_of(calm(rate), eased), guess, bound, step=step)[0])

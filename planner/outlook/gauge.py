@@ -6,6 +6,7 @@ the decided counts: what differs from them is read from the form, the level from
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -14,7 +15,7 @@ from planner.candidates.sizing import STABLE
 from planner.intents import SLO
 from planner.queueing import Engine, EngineRules, Queue, Transfer, with_replicas
 from planner.queueing.engine import RULES
-from planner.queueing.queue import capacity_of, goodput_in, latencies_in, ready, tail_in
+from planner.queueing.queue import capacity_of, goodput_in, ready, tail_in
 from planner.strategies import Candidate, Configuration, Disaggregated
 from planner.workload import Requests, demand, lawful
 
@@ -64,17 +65,12 @@ class Gauge:
         rate = 1.02 * rate / max(self._level(end), 1e-9)
         if self.slo is None or rate >= capacity_of(queue).rate:
             return "capacity"
-        if not latencies_in(queue, rate, self.slo).stable:
+        seen = tail_in(queue, rate, self.slo)
+        if seen.e2e == math.inf:  # not stable; TTFT alone may be infinite for what stands beside
             return "capacity"
-        reached = self._reached(queue, rate)
+        limits = {limit: getattr(self.slo, limit) for limit in seen._fields}
+        reached = {limit: getattr(seen, limit) / value for limit, value in limits.items() if value is not None}
         return max(sorted(reached), key=lambda limit: reached[limit]) if reached else "capacity"
-
-    def _reached(self, queue: Queue, rate: float) -> dict[str, float]:
-        """Each limit's latency over the limit."""
-        assert self.slo is not None  # noqa: S101 - the caller has looked
-        seen = dict(zip(("ttft", "tpot", "e2e"), tail_in(queue, rate, self.slo), strict=True))
-        limits = {limit: getattr(self.slo, limit) for limit in seen}
-        return {limit: seen[limit] / value for limit, value in limits.items() if value is not None}
 
     def _level(self, end: End) -> float:
         """What the decision found over what the closed form says, at the decided counts."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -293,14 +293,22 @@ def level_of(slo: SLO | None) -> float:
     return 0.9 if slo is None else slo.attainment
 
 
-def tail_in(queue: Queue, rate: float, slo: SLO | None) -> tuple[float, float, float]:
-    """TTFT, TPOT and the whole request at the SLO's quantile; infinite where the rate is beyond capacity."""
+class Tail(NamedTuple):
+    """Latencies at the SLO's quantile, seconds, by the names of its limits."""
+
+    ttft: float
+    tpot: float
+    e2e: float
+
+
+def tail_in(queue: Queue, rate: float, slo: SLO | None) -> Tail:
+    """TTFT, TPOT and the whole request at the SLO's quantile; all infinite where the rate is beyond capacity."""
     out = np.full((3, 2), np.inf)
     latencies_of(STAMP, queue.pair, asked(queue, slo), rate, np.array([level_of(slo)]), out)
     ttft, tpot, e2e = out[:, 1].tolist()
     if queue.beside is not None:
-        ttft = max(ttft, queue.beside.ttft * tail_in(queue.beside.queue, rate, slo)[0])
-    return ttft, tpot, e2e
+        ttft = max(ttft, queue.beside.ttft * tail_in(queue.beside.queue, rate, slo).ttft)
+    return Tail(ttft, tpot, e2e)
 
 
 def residents_in(queue: Queue, rate: float) -> float:
