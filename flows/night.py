@@ -181,5 +181,5 @@ def _probe(facts: Facts, site: Site, perform: Perform) -> None:
         )
         for label, batch in batches(missing)
     ]
-    for names in perform(steps):
-        facts.fingerprints.add(names)
+    for probed in perform(steps):
+        facts.fingerprints.add(probed)

@@ -108,12 +108,13 @@ class Fingerprints:
         """Pairs without a sound fingerprint: new ones, and damaged ones."""
         return tuple(pair for pair in pairs if self[pair.key] is None)
 
-    def add(self, names: Mapping[FingerprintKey, RecordName]) -> None:
+    def add(self, probed: Probed) -> None:
         """Take in what was just probed."""
-        for key, name in names.items():
+        for key, name in probed.names.items():
             self._newest[name.key] = name
             self._read.pop(key, None)
-            self._packed = None
+        self._read |= probed.found
+        self._packed = None
 
     def _name(self, key: FingerprintKey) -> RecordName | None:
         if key not in self._digests:
@@ -143,9 +144,25 @@ def _unpacked(packed: Packed) -> tuple[FingerprintKey, Fingerprint | None]:
     return key, Fingerprint(key=key, points=pl.read_ipc(points), failures=failures, provenance=provenance)
 
 
-def probe(pairs: Sequence[Pair], *, store: Store, runner: Runner) -> dict[FingerprintKey, RecordName]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Probed:
+    """Fingerprints that were just measured, and the records that they are kept in."""
+
+    names: Mapping[FingerprintKey, RecordName]
+    found: Mapping[FingerprintKey, Fingerprint]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which reads them where they are kept: that is less than would be sent."""
+        return {"names": self.names, "found": {}}
+
+
+def probe(pairs: Sequence[Pair], *, store: Store, runner: Runner) -> Probed:
     """Measure each pair and keep it at once, so that a killed night repeats only what is missing."""
-    return {pair.key: keep(measure(pair, runner), store) for pair in pairs}
+    names, found = {}, {}
+    for pair in pairs:
+        found[pair.key] = measure(pair, runner)
+        names[pair.key] = keep(found[pair.key], store)
+    return Probed(names=names, found=found)
 
 
 def measure(pair: Pair, runner: Runner) -> Fingerprint:

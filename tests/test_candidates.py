@@ -34,10 +34,26 @@ from planner.candidates.options import Facts, seqs_cap
 from planner.candidates.sizing import lost_with_node, with_reserve
 from planner.candidates.space import GRID, Place, hosts, link_domain, offered, split_refusal, splits
 from planner.candidates.tally import Tally
+from planner.candidates.verify import fewest
 from planner.intents import SLO, Availability
 from planner.queueing import Engine
 from planner.strategies import Collocated, Configuration, Pool, Rejection
 from planner.workload import realize
+
+
+@given(st.integers(1, 60), st.integers(0, 15), st.integers(0, 40))
+def test_replicas_grow_to_the_fewest_that_hold(least, short, beyond):
+    """From too few, the first count that holds is found in few tries; where the most fall short, none is."""
+    asked, true = [], least + short
+
+    def kept(n):
+        asked.append(n)
+        return n >= true
+
+    assert fewest(kept, least, true + beyond) == true
+    assert len(asked) <= 10
+    assert max(asked) <= true + beyond
+    assert fewest(lambda n: n >= true, least, true - 1) is None or short == 0
 
 
 def test_the_cheapest_is_found():

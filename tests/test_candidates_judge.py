@@ -68,6 +68,20 @@ def test_one_simulation_agrees_with_the_bracket():
         assert judge.holds((one,), at, WISH.slo, replicas=(2,)) is expected
 
 
+@pytest.mark.parametrize("factor", [0.9, 0.98, 1.0, 1.02, 1.1])
+@pytest.mark.parametrize(("cv", "ttft_interval"), [(1.0, None), (2.0, None), (1.0, (0.5, 2.0))])
+def test_one_simulation_says_whether_an_estimate_covers_its_rate(factor, cv, ttft_interval):
+    """It is the very one that an estimate makes of its slow end there, so the two never disagree."""
+    judge, base = Queueing(), engine()
+    one = base.paced(replace(base.predictor, decode_interval=(0.8, 1.2), ttft_interval=ttft_interval))
+    load = replace(REQUESTS, arrival_cv=cv)
+    near = factor * judge.goodput((one.slowest(),), load, WISH.slo, replicas=(2,))
+    load = replace(load, rate=near)
+    pool = Pool(configuration=Configuration(model="dense-8b", gpu="big"), replicas=2, node_pool="big-a")
+    low = judge.estimate(Collocated(pool=pool), (one,), load, WISH.slo, method="simulated").goodput_low
+    assert judge.holds((one.slowest(),), load, WISH.slo, replicas=(2,)) == (low >= near * (1 - 1e-9))
+
+
 def test_one_simulation_of_a_pair_agrees_with_the_bracket():
     """The same for prefill and decode replicas with their links."""
     judge, sides = Queueing(), (engine(tp=2), engine(tp=4))

@@ -129,6 +129,18 @@ def test_the_bracket_finds_a_root(root: float, off: float) -> None:
     assert evaluations <= 24
 
 
+@given(st.integers(0, 2**32 - 1), st.floats(1.0, 14.0), st.floats(0.5, 14.0))
+def test_a_given_rate_decides_for_itself(seed: int, rate: float, guess: float) -> None:
+    """However uneven margins are, what is found covers a rate exactly if that rate's own margin does."""
+    bends = np.random.default_rng(seed).normal(size=4)
+
+    def margin(x: float) -> float:
+        return 0.3 * (5.0 - x) + float(bends @ np.sin(x * np.array([1.0, 3.0, 7.0, 15.0])))
+
+    found, _ = highest_within(margin, guess, 10.0, rate=rate)
+    assert (found >= rate) == (margin(rate) >= 0)
+
+
 def test_the_bracket_knows_when_there_is_none() -> None:
     """Where nothing holds the goodput is 0; where everything holds it ends at one and a half bounds."""
     assert highest_within(lambda _: -1.0, 5.0, 10.0)[0] == 0.0

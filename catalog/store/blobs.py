@@ -141,8 +141,9 @@ class Directory:
         """List the files below a folder; temporary ones, of which a killed writer may leave some, are not names."""
         start = self.root / _checked(folder) if folder else self.root
         if begin:
-            inside = os.scandir(start) if start.is_dir() else ()
-            return sorted(f"{folder}/{entry.name}" for entry in inside if entry.name.startswith(begin))
+            # a night lists it once for each record that it adds: names alone, without an entry's other facts
+            inside = os.listdir(start) if start.is_dir() else ()  # noqa: PTH208
+            return sorted(f"{folder}/{name}" for name in inside if name.startswith(begin))
         found = []
         for inner, folders, files in os.walk(start):
             folders[:] = [name for name in folders if not name.startswith(".")]

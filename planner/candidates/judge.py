@@ -11,14 +11,15 @@ from planner.intents import SLO
 from planner.predict import Tables, pack
 from planner.queueing import Engine, EngineRules, Transfer, with_replicas
 from planner.queueing.engine import RULES
-from planner.queueing.pace import HELD1, ITERATIONS
 from planner.queueing.queue import (
     Queue,
     beside_of,
-    capacity_of,
     goodput_in,
+    kv_slots,
+    link_rate,
     middle_of,
     ready,
+    stable_rate,
     tail_in,
 )  # fmt: skip
 from planner.queueing.side import CAPACITY
@@ -97,19 +98,17 @@ class Queueing:
 
     def seqs(self, engine: Engine, requests: Requests) -> float:
         """KV tokens over the tokens that a resident holds on average over its stay."""
-        workload = self._queue((engine,), requests, None).pair.tokens.pace.workload
-        return float(engine.kv_tokens * workload[ITERATIONS] / workload[HELD1])
+        return kv_slots(engine, requests)
 
     def capacity(self, engines: Engines, requests: Requests, *, transfer: Transfer | None = None) -> float:
         """The least of what max_num_seqs, KV space, token budget and link allow."""
-        return capacity_of(self._queue(engines, requests, transfer)).rate
+        return stable_rate(self._queue(engines, requests, transfer))
 
     def sides(self, engines: Engines, requests: Requests, transfer: Transfer) -> tuple[float, float]:
         """The bound of each side; the link carries one prompt at a time."""
         pair = self._queue(engines, requests, transfer).pair
         prompts, tokens = (float(side.bound[CAPACITY]) * side.servers for side in (pair.prompts, pair.tokens))
-        moved = pair.prompts.summary.share @ pair.prompts.summary.prompt
-        return min(prompts, 1.0 / float(pair.link.latency_s + pair.link.per_token_s * moved)), tokens
+        return min(prompts, link_rate(pair)), tokens
 
     def latency(
         self, engine: Engine, requests: Requests, slo: SLO | None, *, rate: float, replicas: int
@@ -139,11 +138,12 @@ class Queueing:
         replicas: tuple[int, ...],
         transfer: Transfer | None = None,
     ) -> bool:
-        """As many requests as an estimate takes, once."""
-        queue = with_replicas(self._whole(engines, requests, transfer), replicas)
-        if requests.arrival_s is None and requests.rate >= capacity_of(queue).rate:
+        """The simulation that an estimate makes of the slow end at that rate, with as many requests."""
+        calm = middle_of(engines)
+        queue, middle = (with_replicas(self._whole(some, requests, transfer), replicas) for some in (engines, calm))
+        if requests.arrival_s is None and requests.rate >= stable_rate(queue):
             return False
-        n = None if requests.arrival_s is not None else enough(queue, slo, requests.rate)
+        n = None if requests.arrival_s is not None else enough(middle, slo, goodput_in(middle, slo))
 
         def kept(some: Engines, limits: SLO) -> bool:
             if transfer is None:
@@ -160,7 +160,7 @@ class Queueing:
 
         if not kept(engines, slo):
             return False
-        calm, beside = middle_of(engines), queue.beside
+        beside = queue.beside
         return beside is None or slo.ttft is None or kept(calm, beside.eased(slo))
 
     def estimate(
@@ -176,7 +176,7 @@ class Queueing:
         queue, middle = self._queue(engines, requests, transfer), engines[0].middle
         if middle is None:
             return queue
-        return replace(queue, beside=beside_of(middle, self._queue(middle_of(engines), requests, transfer)))
+        return queue._replace(beside=beside_of(middle, self._queue(middle_of(engines), requests, transfer)))
 
     def _queue(self, engines: Engines, requests: Requests, transfer: Transfer | None) -> Queue:
         """One replica of each side, measured once: pace does not depend on how many there are."""

@@ -128,6 +128,8 @@ def _batched(question: Question, place: Place, shape: Configuration, tokens: int
         cap = seqs_cap(question.judge.seqs(engine, question.requests), grid[-1])
     said = f"KV space feeds {cap} sequences: of more, some would be preempted"
     question.tally.reject(f"{shape} max_num_seqs", "dominated", said, count=len([seqs for seqs in grid if seqs > cap]))
+    quality = question.wish.quality_of(shape.quantization, shape.kv_dtype)
+    most = most_replicas(question.wish, place, shape)
     for seqs in sorted({*(seqs for seqs in grid if seqs < cap), cap}):
         configuration = _limited(shape, seqs, tokens)
         held = question.facts.memory(configuration)
@@ -140,8 +142,8 @@ def _batched(question: Question, place: Place, shape: Configuration, tokens: int
             place=place,
             engine=engine,
             slow=engine.slowest(question.facts.slow[shape]),
-            quality=question.wish.quality_of(shape.quantization, shape.kv_dtype),
-            most=most_replicas(question.wish, place, configuration),
+            quality=quality,
+            most=most,
         )
 
 

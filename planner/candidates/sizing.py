@@ -7,14 +7,15 @@ asked at each count; it never falls with more of them, which makes the search a 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from catalog.cluster import NodePool
+from catalog.predictors import Predictor
 from planner.candidates.judge import Judge
 from planner.candidates.options import Option, Question
 from planner.candidates.tally import Tally
 from planner.intents import SLO, Availability
-from planner.strategies import Configuration, Reason, Router
+from planner.strategies import Reason, Router
 from planner.workload import Requests
 
 #: Utilisation at the slow end that counts as stable where no SLO says more.
@@ -34,7 +35,7 @@ class Sizer:
     tally: Tally
     known: dict[tuple[Option, int], float] = field(default_factory=dict)
     capacities: dict[Option, float] = field(default_factory=dict)
-    idle: dict[Configuration, dict[str, float]] = field(default_factory=dict)
+    idle: dict[tuple[Predictor, int], dict[str, float]] = field(default_factory=dict)
 
     def capacity(self, option: Option) -> float:
         """Requests per second that one replica can carry at all, at the slow end."""
@@ -98,16 +99,17 @@ def lost_with_node(total: int, nodes: int) -> int:
 
 def refused(question: Question, sizer: Sizer, option: Option, rate: float) -> bool:
     """Whether an option cannot carry `rate` with all its replicas, or not answer in time; counted by what it lacks."""
-    name, tally, most = str(option.configuration), question.tally, option.most
+    tally, most = question.tally, option.most
     capacity = sizer.capacity(option) * most
     if capacity < rate:
         said = f"{most} replica{'s carry' if most != 1 else ' carries'} {capacity:.3g} requests/s"
+        name = str(option.configuration)
         tally.reject(name, "unstable_at_this_load", said, nearest={"rate": capacity, "rate_limit": rate})
         return True
     missed = too_slow(question, sizer, option)
     if missed is not None:
         reason, said, nearest = missed
-        tally.reject(name, reason, said, nearest=nearest)
+        tally.reject(str(option.configuration), reason, said, nearest=nearest)
     return missed is not None
 
 
@@ -145,7 +147,8 @@ def idle_latency(question: Question, sizer: Sizer, option: Option) -> dict[str, 
 
     All of them, since bursts meet in one replica however rarely they come.
     """
-    key = replace(option.configuration, max_num_seqs=1)  # the batch is never full
+    # of a shape's step times and its token budget: the batch is never full
+    key = option.slow.predictor, option.slow.max_num_batched_tokens
     if key not in sizer.idle:
         rate = IDLE * max(sizer.capacity(option), 1e-9) * option.most
         sizer.idle[key] = question.judge.latency(

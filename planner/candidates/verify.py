@@ -6,7 +6,7 @@ import math
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from planner.candidates.judge import Engines, Method
 from planner.candidates.options import Option, Question
@@ -23,7 +23,8 @@ FACTORS = (1.25, 1.5, 2.0, 3.0, 4.0)
 MATERIAL = 0.03
 #: Options, best first, that are tried with more replicas.
 FASTER = 10
-RESIZES = 4
+#: Replicas are added by this part of them first, then by twice as many, at most so many times.
+STEP, GROWN = 0.05, 4
 #: Replicas that one simulation holds.
 MOST_REPLICAS = 16
 #: Verified options of one GPU type beyond which a dearer one is not looked at.
@@ -118,37 +119,59 @@ def holds(  # noqa: PLR0913 - keywords
 def resized(question: Question, option: Option, replicas: int, *, share: float, method: Method) -> Sized | None:
     """The fewest replicas near `replicas` whose goodput by `method` covers the share; None where no count does.
 
-    The screen was close: grow by the shortfall, or take one off while the rest still covers, by one simulation first.
+    The screen was close, and an estimate takes ten simulations: one each tells which count holds before it is made.
     """
-    best: Sized | None = None
     slo = question.wish.intent.slo
-    for _ in range(RESIZES):
-        found = estimated(question, option, replicas, share=share, method=method)
-        cover = covers(question, found, share)
-        if cover >= 1:
-            best = Sized(option=option, share=share, replicas=replicas, estimate=found)
-            if replicas == 1 or cover * (replicas - 1) / replicas < 1:
-                return best
-            replicas -= 1
-            if slo is None or method == "closed_form":
-                continue
-            if not holds(question, (option.slow,), (replicas,), slo, share=share):
-                return best
-            continue
-        if best is not None:
-            return best
-        grown = replicas + 1 if cover <= 0 else max(replicas + 1, math.ceil(replicas / cover))
-        if replicas >= option.most:
+
+    @cache
+    def sized(n: int) -> Sized | None:
+        return _sized(question, option, n, share=share, method=method)
+
+    def kept(n: int) -> bool:
+        if slo is None or method == "closed_form":
+            return sized(n) is not None
+        return holds(question, (option.slow,), (n,), slo, share=share)
+
+    grown = fewest(kept, replicas, option.most)
+    best = None if grown is None else sized(grown)
+    if best is None or best.replicas > replicas:
+        return best
+    fewer, spare = replicas, covers(question, best.estimate, share)
+    while fewer > 1 and spare * (fewer - 1) >= replicas and kept(fewer - 1):
+        fewer -= 1
+    return sized(fewer) or best
+
+
+def _sized(question: Question, option: Option, replicas: int, *, share: float, method: Method) -> Sized | None:
+    found = estimated(question, option, replicas, share=share, method=method)
+    if covers(question, found, share) < 1:
+        return None
+    return Sized(option=option, share=share, replicas=replicas, estimate=found)
+
+
+def fewest(kept: Callable[[int], bool], least: int, most: int) -> int | None:
+    """The fewest replicas from `least` on that keep the SLO: in steps that double, then halved; None where none do."""
+    low, high, step = least - 1, least, math.ceil(STEP * least)
+    for _ in range(1 + GROWN):
+        if kept(high):
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (low, middle) if kept(middle) else (middle, high)
+            return high
+        if high >= most:
             return None
-        replicas = min(option.most, grown)
-    return best
+        low, high, step = high, min(most, high + step), 2 * step
+    return None
 
 
 def covers(question: Question, estimate: Estimate, share: float) -> float:
-    """Goodput at the slow end over the rate to serve; without an SLO, how far utilisation is from its stable limit."""
+    """Goodput at the slow end over the rate to serve; without an SLO, how far utilisation is from its stable limit.
+
+    What comes within rounding of the rate covers it.
+    """
     if question.wish.intent.slo is None:
         return STABLE / max(estimate.utilisation, 1e-9) if estimate.utilisation > STABLE else 1.0
-    return estimate.goodput_low / (share * question.requests.rate)
+    return (1.0 + 1e-9) * estimate.goodput_low / (share * question.requests.rate)
 
 
 def verify(
@@ -227,9 +250,9 @@ def _smaller(question: Question, sizer: Sizer, full: Sized) -> Iterator[Sized]:
         if least is None:
             continue
         replicas = max(least, math.ceil(full.replicas * share / full.share))
-        sized = resized(question, full.option, replicas, share=share, method="closed_form")
+        sized = _sized(question, full.option, replicas, share=share, method="closed_form")
         if sized is not None:
-            yield replace(sized, replicas=max(sized.replicas, replicas))
+            yield sized
 
 
 def _faster(question: Question, full: Sized, method: Method) -> Iterator[Sized]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from planner.intents import SLO
@@ -10,11 +11,13 @@ from planner.simulate.simulation import Simulation
 
 #: First step of the bracket around the closed form, and the farthest.
 BRACKET, FARTHEST = 0.06, 2.0
-#: A bracket so narrow that a chord through it errs by less than 1 % (0.1 % in the median, over logistic attainments),
-#: and attainments so near to each other that the requests of a simulation do not tell them apart.
-CLOSE, SAME = 0.031, 2e-3
+#: A bracket so narrow that a chord through its log-odds errs by little, and log-odds so near to each other that the
+#: requests of a simulation do not tell them apart.
+CLOSE, SAME = 0.065, 0.1
 #: Requests of one simulation: a P99 needs more.
 SIMULATED, SIMULATED_TAIL = 3000, 10_000
+#: Shares this near to 0 or 1 count as this near.
+SURE = 1e-4
 
 
 def enough(queue: Queue, slo: SLO | None, rate: float, cycle_s: float = 0.0) -> int:
@@ -28,38 +31,61 @@ def enough(queue: Queue, slo: SLO | None, rate: float, cycle_s: float = 0.0) -> 
 
 
 def margin_of(simulation: Simulation, slo: SLO) -> float:
-    """Attainment beyond what the SLO asks for."""
+    """Log-odds of the attainment beyond those that the SLO asks for: of all measures the nearest to a straight line."""
     marginal, joint = simulation.attained(slo)
-    return (joint if slo.joint else marginal) - slo.attainment
+    return _log_odds(joint if slo.joint else marginal) - _log_odds(slo.attainment)
+
+
+def _log_odds(share: float) -> float:
+    within = min(max(share, SURE), 1.0 - SURE)
+    return math.log(within / (1.0 - within))
 
 
 def highest_within(
-    margin: Callable[[float], float], guess: float, bound: float, *, step: float = BRACKET
+    margin: Callable[[float], float], guess: float, bound: float, *, step: float = BRACKET, rate: float | None = None
 ) -> tuple[float, int]:
     """Highest rate with a margin >= 0: steps of at least `step` from the guess across the root, then halvings.
 
-    The last bracket is cut by its chord: one that is narrow, or whose ends attain as good as the same. Returns (rate,
-    evaluations); rate 0 where not even 0.2 % of `bound` holds. The simulator may exceed a bound that KV space sets, but
-    never by half.
+    The last bracket is cut by its chord: one that is narrow, or whose ends attain as good as the same. Where a `rate`
+    is given, what is returned covers it exactly if its own margin is >= 0, however uneven margins are: nothing on the
+    other side of it is looked at. Returns (rate, evaluations); rate 0 where not even 0.2 % of `bound` holds. The
+    simulator may exceed a bound that KV space sets, but never by half.
     """
-    rate = min(max(guess, 0.02 * bound), bound)
-    tried = [(rate, margin(rate))]  # rates, and their margins
+    floor, ceiling = 0.0, 1.5 * bound
+    start = min(max(guess, 0.02 * bound), bound)
+    if rate is not None and rate < ceiling:
+        floor, ceiling = (rate, ceiling) if margin(rate) >= 0 else (0.0, rate)
+        start = min(max(start, floor), ceiling)
+    tried = [(start, margin(start))]  # rates, and their margins
     up, times = tried[0][1] >= 0, 1.0 + step
     while up == (tried[-1][1] >= 0):
-        if rate >= 1.5 * bound:
-            return rate, len(tried)
-        rate = min(rate * times, 1.5 * bound) if up else rate / times
-        if rate < 0.002 * bound:
+        last = tried[-1][0]
+        if last >= 1.5 * bound:
+            return last, len(tried)
+        further = min(last * times, ceiling) if up else max(last / times, floor)
+        if further < 0.002 * bound:
             return 0.0, len(tried)
-        tried.append((rate, margin(rate)))
+        tried.append((further, margin(further)))
         times = _further(tried, times)
     low, high = sorted(tried[-2:])
     while high[0] > (1.0 + CLOSE) * low[0] and low[1] - high[1] > SAME:
-        rate = 0.5 * (low[0] + high[0])
-        tried.append((rate, margin(rate)))
+        between = _between(low, high)
+        tried.append((between, margin(between)))
         low, high = (tried[-1], high) if tried[-1][1] >= 0 else (low, tried[-1])
-    share = low[1] / max(low[1] - high[1], 1e-12)
-    return low[0] + (high[0] - low[0]) * min(share, 1.0), len(tried)
+    return _crossed(low, high), len(tried)
+
+
+def _crossed(low: tuple[float, float], high: tuple[float, float]) -> float:
+    """Where the chord through two rates and their margins crosses zero."""
+    return low[0] + (high[0] - low[0]) * min(low[1] / max(low[1] - high[1], 1e-12), 1.0)
+
+
+def _between(low: tuple[float, float], high: tuple[float, float]) -> float:
+    """The next rate in a wide bracket: beside the chord's root, towards the farther end, but never past its middle."""
+    root, middle = _crossed(low, high), 0.5 * (low[0] + high[0])
+    if root < middle:
+        return min(root * (1.0 + 0.45 * CLOSE), middle)
+    return max(root * (1.0 - 0.45 * CLOSE), middle)
 
 
 def _further(tried: list[tuple[float, float]], times: float) -> float:

@@ -65,11 +65,12 @@ class Ends:
             tables=tuple(slowed(tables, engine, deviations) for tables, engine in both), quantiles=quantiles,
             rules=self.rules,
         )  # fmt: skip
-        queue, first = replace(queue, door_s=queue.door_s * slowdowns(self.engines[0], deviations)[1]), self.engines[0]
+        first = self.engines[0]
+        queue = queue._replace(door_s=queue.door_s * slowdowns(first, deviations)[1])
         if deviations <= 0 or first.middle is not None or first.predictor.ttft_interval is None:
             return queue
         ttft, steps = first.predictor.ttft_ends[1] ** (deviations / END), slowdowns(first, deviations)[0]
-        return replace(queue, beside=Beside(queue=self.queue(0.0, quantiles), ttft=ttft, steps=steps))
+        return queue._replace(beside=Beside(queue=self.queue(0.0, quantiles), ttft=ttft, steps=steps))
 
     def calm(self) -> Ends:
         """The strategy whose TTFT `queue(...).beside` speaks of: of engines at their slow end the middle ones."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -15,7 +16,16 @@ from planner.goodput.ends import END, Ends, probability, slowdowns
 from planner.goodput.pooled import Method
 from planner.intents import SLO
 from planner.queueing.engine import RULES, Engine, EngineRules
-from planner.queueing.queue import Latencies, Queue, capacity_of, goodput_in, latencies_in, level_of, tail_in
+from planner.queueing.queue import (
+    Latencies,
+    Queue,
+    capacity_of,
+    goodput_in,
+    latencies_in,
+    level_of,
+    stable_rate,
+    tail_in,
+)
 from planner.simulate.disaggregated import rigs, simulate_pair
 from planner.simulate.run import rig, simulate_rig
 from planner.simulate.simulation import Simulation
@@ -93,22 +103,22 @@ def _simulated(ends: Ends, requests: Requests, slo: SLO | None, *, seed: int, n:
     middle, slow_end = ends.queue(0.0), ends.queue(END)
     bound, guess = capacity_of(middle), goodput_in(middle, slo)
     count = n or (len(requests.arrival_s) if requests.arrival_s is not None else enough(middle, slo, guess))
+    rate = requests.rate * surge
     simulations = _Simulations(ends, requests, slo, count, seed)
     runners = {deviations: simulations.runner(deviations) for deviations in (0.0, END)}
-    at = simulations.goodput(middle, runners[0.0], guess)
+    at = simulations.goodput(middle, runners[0.0], guess, rate=rate)
     # the closed form errs about as much at the ends as in the middle
     erred = at / guess if at > 0 and guess > 0 else 1.0
-    found = {0.0: at / surge}
-    found[END] = simulations.goodput(slow_end, runners[END], erred * goodput_in(slow_end, slo), step=NEAR) / surge
+    guessed = erred * goodput_in(slow_end, slo)
+    found = {0.0: at / surge, END: simulations.goodput(slow_end, runners[END], guessed, rate=rate, step=NEAR) / surge}
     if requests.rate > found[0.0]:
         fast = ends.queue(-END)
-        runner = simulations.runner(-END)
-        found[-END] = simulations.goodput(fast, runner, erred * goodput_in(fast, slo), step=NEAR) / surge
-    rate = requests.rate * surge
+        guessed = erred * goodput_in(fast, slo)
+        found[-END] = simulations.goodput(fast, simulations.runner(-END), guessed, rate=rate, step=NEAR) / surge
     seen = {}
     for deviations, queue in ((0.0, middle), (END, slow_end)):
         # where KV space binds the bound errs: what the simulator serves within the SLO is stable too
-        stable = rate < max(capacity_of(queue).rate, found[deviations] * surge)
+        stable = rate < max(stable_rate(queue), found[deviations] * surge)
         seen[deviations] = _seen(runners[deviations](rate), slo, stable=stable)
     slow, beside = seen[END], slow_end.beside
     high = (slow.ttft_at, slow.tpot_at) if slow.stable else (math.inf, math.inf)
@@ -131,7 +141,7 @@ class _Simulations(NamedTuple):
     seed: int
 
     def runner(self, deviations: float) -> Serve:
-        """A simulation as a function of the rate, `deviations` from the middle of the intervals."""
+        """A simulation as a function of the rate, `deviations` from the middle of the intervals; remembers each."""
         ends, requests, n, seed = self.ends, self.requests, self.n, self.seed
         engines = []
         for engine in ends.engines:
@@ -139,28 +149,33 @@ class _Simulations(NamedTuple):
             engines.append(engine.paced(engine.predictor.scaled(decode=decode, prefill=prefill)))
         if ends.transfer is None:
             prepared = rig(engines[0], replicas=ends.replicas[0], router=ends.router, rules=ends.rules)
-            return lambda rate: simulate_rig(prepared, requests, rate=rate, n=n, seed=seed)
+            return lru_cache(lambda rate: simulate_rig(prepared, requests, rate=rate, n=n, seed=seed))
         pair = (ends.replicas[0], ends.replicas[1])
         sides = rigs(engines[0], engines[1], replicas=pair, router=ends.router, rules=ends.rules)
         transfer = ends.transfer
-        return lambda rate: simulate_pair(*sides, requests, transfer=transfer, rate=rate, n=n, seed=seed)
+        return lru_cache(lambda rate: simulate_pair(*sides, requests, transfer=transfer, rate=rate, n=n, seed=seed))
 
     def calm(self) -> Serve:
         """A simulation of the strategy whose TTFT the slow end is bound to (`Ends.calm`)."""
         return self._replace(ends=self.ends.calm()).runner(0.0)
 
-    def goodput(self, queue: Queue, serve: Serve, guess: float, *, step: float = BRACKET) -> float:
-        """The highest rate at which simulations keep the SLO; without one the capacity, which needs none."""
+    def goodput(self, queue: Queue, serve: Serve, guess: float, *, rate: float, step: float = BRACKET) -> float:
+        """The highest rate at which simulations keep the SLO, which `rate` itself decides for those below and above it.
+
+        Without an SLO it is the capacity, which needs no simulation.
+        """
         if self.slo is None:
             return guess
-        slo, bound = self.slo, capacity_of(queue).rate
-        found = highest_within(lambda rate: margin_of(serve(rate), slo), guess, bound, step=step)[0]
+        slo, bound = self.slo, stable_rate(queue)
+        found = highest_within(lambda rate: margin_of(serve(rate), slo), guess, bound, step=step, rate=rate)[0]
         if queue.beside is None or slo.ttft is None or found == 0:
             return found
         calm, eased = self.calm(), queue.beside.eased(slo)
         if margin_of(calm(found), eased) >= 0:
             return found
-        return min(found, highest_within(lambda rate: margin_of(calm(rate), eased), guess, bound, step=step)[0])
+        return min(
+            found, highest_within(lambda rate: margin_of(calm(rate), eased), guess, bound, step=step, rate=rate)[0]
+        )
 
 
 def _seen(simulation: Simulation, slo: SLO | None, *, stable: bool) -> Latencies:

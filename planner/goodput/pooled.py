@@ -8,7 +8,7 @@ from typing import Literal
 from planner.goodput.bracket import enough, highest_within, margin_of
 from planner.intents import SLO
 from planner.queueing.engine import RULES, Engine, EngineRules
-from planner.queueing.queue import capacity_of, goodput_in, ready
+from planner.queueing.queue import goodput_in, ready, stable_rate
 from planner.queueing.solve import STEADY, Swing
 from planner.simulate.arrivals import Burst
 from planner.simulate.run import rig, simulate_rig
@@ -58,7 +58,7 @@ def goodput(  # noqa: PLR0913 - keywords
     """
     queue = ready((engine,), requests, replicas=(replicas,), router=router, rules=rules)
     swing = STEADY if burst is None else Swing(burst.low_share, burst.ratio, 1.0 / burst.low_s, 1.0 / burst.high_s)
-    bound, guess = capacity_of(queue).rate, goodput_in(queue, slo, swing)
+    bound, guess = stable_rate(queue), goodput_in(queue, slo, swing)
     if method == "closed_form":
         return Goodput(rate=guess, capacity=bound, method=method, evaluations=0)
     count = n or enough(queue, slo, guess, 0.0 if burst is None else burst.high_s + burst.low_s)

@@ -12,6 +12,7 @@ wastes a little KV space, predicting too little breaks the start.
 from __future__ import annotations
 
 import math
+from functools import cache
 
 from catalog.models import Layer, Model
 from catalog.units import GIB, MIB
@@ -58,6 +59,7 @@ MOE_CHUNK_TOKENS = 16 * 1024
 """Tokens that a fused MoE computes at once (VLLM_FUSED_MOE_CHUNK_SIZE): its workspaces are never larger."""
 
 
+@cache
 def parse_version(text: str | None) -> Version:
     """`'0.19.0'` -> (0, 19, 0); nightly builds and unknown texts count as the newest."""
     head = (text or "").split("+")[0].split(".")

@@ -15,7 +15,7 @@ from planner.candidates.sizing import STABLE
 from planner.intents import SLO
 from planner.queueing import Engine, EngineRules, Queue, Transfer, with_replicas
 from planner.queueing.engine import RULES
-from planner.queueing.queue import capacity_of, goodput_in, ready, tail_in
+from planner.queueing.queue import goodput_in, ready, stable_rate, tail_in
 from planner.strategies import Candidate, Configuration, Disaggregated
 from planner.workload import Requests, demand, lawful
 
@@ -63,7 +63,7 @@ class Gauge:
         """The limit that is missed by most where the rate is a little beyond the goodput; `capacity` without one."""
         queue = with_replicas(self._queue(end, bandwidth), self.counts)
         rate = 1.02 * rate / max(self._level(end), 1e-9)
-        if self.slo is None or rate >= capacity_of(queue).rate:
+        if self.slo is None or rate >= stable_rate(queue):
             return "capacity"
         seen = tail_in(queue, rate, self.slo)
         if seen.e2e == math.inf:  # not stable; TTFT alone may be infinite for what stands beside

@@ -59,35 +59,42 @@ def open_pace(seqs: int, bins: int) -> Pace:
 
 
 @kernel
-def prompt_work(tables: Tables, n: float, mates: float, budget: float, new: float, cached: float) -> float:  # noqa: PLR0913, PLR0917 - a kernel
-    """Seconds that a prompt of `new` tokens after `cached` ones adds to iterations of `n` decodes."""
+def work_at(load: int, n: float, tables: Tables, summary: Summary, budget: float, pace: Pace) -> None:  # noqa: PLR0913, PLR0917 - a kernel
+    """Fill one row of the work tables: seconds that prompts of each bin add to iterations of `n` decodes.
+
+    What does not depend on the prompts that share an iteration is computed once for all of them.
+    """
     base = along(max(n, 1.0), tables.tokens, tables.token_s) if n > 0 else 0.0
-    if new <= 1.0:  # a row of one token reads like a decode
-        one = along(n + 1.0, tables.tokens, tables.token_s) - base
-        return max(0.0, one + decode_s(tables, 1.0, cached + 1.0))
     extra = tables.mixed_overhead_s - (tables.decode_overhead_s if n > 0 else 0.0)
     room = max(budget - n, 1.0)
-    whole = np.floor(new / room)
-    rest = new - whole * room
-    seconds = 0.0
-    if whole > 0:
-        chunk = along(budget, tables.tokens, tables.token_s) - base + extra
-        seconds += whole * (chunk + prefill_s(tables, room, cached + 0.5 * (whole - 1.0) * room))
-    if rest > 0:
-        k = max(1.0, min(mates, room / rest))
-        together = along(max(n + k * rest, 1.0), tables.tokens, tables.token_s) - base + extra
-        seconds += together / k + prefill_s(tables, rest, cached + whole * room)
-    return max(seconds, 0.0)
+    chunk = along(budget, tables.tokens, tables.token_s) - base + extra
+    for i in range(len(summary.share)):
+        new, cached = summary.new[i], summary.cached[i]
+        if new <= 1.0:  # a row of one token reads like a decode
+            one = along(n + 1.0, tables.tokens, tables.token_s) - base
+            pace.work[load, :, i] = max(0.0, one + decode_s(tables, 1.0, cached + 1.0))
+            continue
+        whole = np.floor(new / room)
+        rest = new - whole * room
+        full_s, last_s = 0.0, 0.0
+        if whole > 0:
+            full_s = whole * (chunk + prefill_s(tables, room, cached + 0.5 * (whole - 1.0) * room))
+        if rest > 0:
+            last_s = prefill_s(tables, rest, cached + whole * room)
+        for j in range(len(MATES)):
+            seconds = full_s
+            if rest > 0:
+                k = max(1.0, min(MATES[j], room / rest))
+                together = along(max(n + k * rest, 1.0), tables.tokens, tables.token_s) - base + extra
+                seconds += together / k + last_s
+            pace.work[load, j, i] = max(seconds, 0.0)
 
 
 @kernel
-def measure(tables: Tables, summary: Summary, seqs: int, budget: float, pace: Pace) -> None:
-    """Fill a pace."""
-    d1, bins = summary.d1, len(summary.share)
-    context = summary.v1 / d1 if d1 > 0 else 0.0
-    means = pace.workload
+def weigh(summary: Summary, budget: float, means: Floats) -> None:
+    """Fill `Pace.workload`."""
     means[:] = 0.0
-    for i in range(bins):
+    for i in range(len(summary.share)):
         share, chunks = summary.share[i], max(1.0, summary.new[i] / budget)
         means[ITERATIONS] += share * chunks
         means[HELD1] += share * summary.prompt[i] * chunks
@@ -95,9 +102,17 @@ def measure(tables: Tables, summary: Summary, seqs: int, budget: float, pace: Pa
         means[HELD2] += share * (2.0 * summary.read_prompt[i] * chunks + summary.prompt2[i] * chunks * chunks)
         means[PROMPT1] += share * summary.new[i]
         means[PROMPT2] += share * summary.new[i] * summary.new[i]
-    means[ITERATIONS] += d1
+    means[ITERATIONS] += summary.d1
     means[HELD1] += summary.v1
     means[HELD2] += summary.v2
+
+
+@kernel
+def measure(tables: Tables, summary: Summary, seqs: int, budget: float, pace: Pace) -> None:
+    """Fill a pace."""
+    d1, bins = summary.d1, len(summary.share)
+    context = summary.v1 / d1 if d1 > 0 else 0.0
+    weigh(summary, budget, pace.workload)
     # D(n) at small steps where tables bend, straight lines between
     known, pace.decode[0] = 0, 0.0
     while known < seqs:
@@ -111,16 +126,16 @@ def measure(tables: Tables, summary: Summary, seqs: int, budget: float, pace: Pa
     pace.decode[0] = pace.decode[1]
     for load in range(len(LOADS) + 1):
         n_dec = 0.0 if load == ALONE else max(1.0, np.floor(LOADS[load] * seqs))
+        work_at(load, n_dec, tables, summary, budget, pace)
         for k in range(len(MATES)):
             first, second, third = 0.0, 0.0, 0.0
             for i in range(bins):
-                s = prompt_work(tables, n_dec, MATES[k], budget, summary.new[i], summary.cached[i])
-                pace.work[load, k, i] = s
+                s = pace.work[load, k, i]
                 first += summary.share[i] * s
                 second += summary.share[i] * s * s
                 third += summary.share[i] * s * s * s
             pace.moment1[load, k], pace.moment2[load, k], pace.moment3[load, k] = first, second, third
-    prompt = means[PROMPT1]
+    prompt = pace.workload[PROMPT1]
     rows = min(float(seqs), budget * d1 / max(d1 + prompt, 1e-9))
     chunks = (budget - rows) / max(prompt, 1.0)  # prompts per iteration
     attention = 0.0

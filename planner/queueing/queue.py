@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,12 +15,13 @@ from planner.intents import SLO
 from planner.predict import Tables, pack
 from planner.queueing.clumps import clumps
 from planner.queueing.engine import RULES, Engine, EngineRules
-from planner.queueing.pace import HELD1, ITERATIONS
+from planner.queueing.pace import HELD1, ITERATIONS, weigh
 from planner.queueing.side import (
     AFTER,
     BY_BUDGET,
     BY_KV,
     BY_SEQS,
+    CAPACITY,
     LEAST_REQUESTS,
     N1,
     RANDOM,
@@ -93,8 +95,7 @@ class Latencies:
     kv_utilisation: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Queue:
+class Queue(NamedTuple):
     """Both sides of a strategy (one and the same for a collocated one), measured, and room to solve them."""
 
     pair: Pair
@@ -110,8 +111,7 @@ class Queue:
     """Of the slow end of an interval: what bounds its TTFT as well."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Beside:
+class Beside(NamedTuple):
     """The middle of an interval, with the multiplier that the slow end's TTFT reaches at least.
 
     That multiplier was learned on measured TTFT as a whole; slow steps alone explain less of it.
@@ -173,7 +173,7 @@ def ready(  # noqa: PLR0913 - keywords
         )  # fmt: skip
         beside = beside_of(prompt_engine.middle, calm)
     return Queue(
-        pair=Pair(prompts, tokens, link, np.zeros(AFTER), np.ones(4)), ca2=ca2, router=router,
+        pair=Pair(prompts, tokens, link, np.zeros(AFTER), np.zeros(4)), ca2=ca2, router=router,
         ranks=tuple(engine.predictor.engines for engine in engines), door_s=prompt_engine.predictor.request_s,
         token_s=token_engine.predictor.output_token_s, kv_tokens=float(token_engine.kv_tokens), beside=beside,
     )  # fmt: skip
@@ -200,8 +200,8 @@ def with_replicas(queue: Queue, replicas: tuple[int, ...]) -> Queue:
     link = queue.pair.link
     if len(counts) == 2:
         prompts, link = _regrouped(queue, queue.pair.prompts, counts[0]), link._replace(links=replicas[0])
-    beside = queue.beside and replace(queue.beside, queue=with_replicas(queue.beside.queue, replicas))
-    return replace(queue, pair=queue.pair._replace(prompts=prompts, tokens=tokens, link=link), beside=beside)
+    beside = queue.beside and queue.beside._replace(queue=with_replicas(queue.beside.queue, replicas))
+    return queue._replace(pair=queue.pair._replace(prompts=prompts, tokens=tokens, link=link), beside=beside)
 
 
 def _regrouped(queue: Queue, side: Side, servers: int) -> Side:
@@ -243,15 +243,27 @@ def capacity_of(queue: Queue) -> Capacity:
     sides = (queue.pair.tokens,) if queue.pair.link.links == 0 else (queue.pair.prompts, queue.pair.tokens)
     rates = {name: min(float(side.bound[at]) * side.servers for side in sides) for name, at in by.items()}
     if queue.pair.link.links:
-        share, prompt = queue.pair.prompts.summary.share, queue.pair.prompts.summary.prompt
-        rates["link"] = queue.pair.link.links / float(
-            queue.pair.link.latency_s + queue.pair.link.per_token_s * (share @ prompt)
-        )
+        rates["link"] = queue.pair.link.links * link_rate(queue.pair)
     binding = min(rates, key=lambda name: rates[name])
     return Capacity(
         rate=rates[binding], by_seqs=rates["max_num_seqs"], by_kv=rates["kv"],
         by_budget=rates["max_num_batched_tokens"], binding=binding,
     )  # fmt: skip
+
+
+def link_rate(pair: Pair) -> float:
+    """Prompts per second that the link of one prefill replica carries; it moves one at a time."""
+    summary = pair.prompts.summary
+    return 1.0 / float(pair.link.latency_s + pair.link.per_token_s * (summary.share @ summary.prompt))
+
+
+def stable_rate(queue: Queue) -> float:
+    """The rate of `capacity_of`, without what each limit alone would allow."""
+    prompts, tokens, link = queue.pair.prompts, queue.pair.tokens, queue.pair.link
+    rate = float(tokens.bound[CAPACITY]) * tokens.servers
+    if link.links:
+        rate = min(rate, float(prompts.bound[CAPACITY]) * prompts.servers, link.links * link_rate(queue.pair))
+    return rate
 
 
 def goodput_in(queue: Queue, slo: SLO | None, swing: Swing = STEADY) -> float:
@@ -260,7 +272,7 @@ def goodput_in(queue: Queue, slo: SLO | None, swing: Swing = STEADY) -> float:
     Where arrivals swing it is their mean rate.
     """
     if slo is None:
-        return capacity_of(queue).rate
+        return stable_rate(queue)
     ask, beside = asked(queue, slo), queue.beside
     if beside is None or slo.ttft is None:
         return float(goodput_of(STAMP, queue.pair, ask, queue.pair, ask, False, swing))
@@ -338,13 +350,25 @@ def goodput(
     return goodput_in(ready((engine,), requests, replicas=(replicas,), router=router), slo)
 
 
+@lru_cache(maxsize=256)
+def mean_held(requests: Requests, block_size: int, max_model_len: int, budget: int) -> float:
+    """KV tokens that a resident request holds on average over its stay, when prompts come in chunks of `budget`."""
+    means = np.zeros(5)
+    weigh(summarize(requests, block_size, max_model_len), float(budget), means)
+    return float(means[HELD1] / means[ITERATIONS])
+
+
+def kv_slots(engine: Engine, requests: Requests) -> float:
+    """Requests that an engine's KV space holds on average."""
+    held = mean_held(requests, engine.block_size, engine.max_model_len, engine.max_num_batched_tokens)
+    return engine.kv_tokens / held
+
+
 def kv_aware_seqs(engine: Engine, requests: Requests) -> int:
     """`max_num_seqs` below the preemption cliff: 0.9 of the average requests that the KV space holds.
 
     It removes nearly all preemption, raises capacity by up to a fifth, and makes the closed form exact again. Below 20
     slots it would cost 2-8 %, and `scheduler_reserve_full_isl` protects already: the engine's own limit stands.
     """
-    queue = ready((engine,), requests)
-    held = queue.pair.tokens.pace.workload[HELD1] / queue.pair.tokens.pace.workload[ITERATIONS]
-    slots = engine.kv_tokens / held
+    slots = kv_slots(engine, requests)
     return engine.seqs if slots < 20 or 0.9 * slots >= engine.seqs else int(0.9 * slots)

@@ -83,12 +83,14 @@ def _distance(wanted: Shape, have: Shape) -> float:
     if wanted == have:
         return 0.0
 
-    def traits(s: Shape) -> Floats:
-        hidden, inter, topk, experts, tp, ep = (float(size) for size in s)
-        return np.asarray(np.log(np.array([hidden, inter / tp, max(1.0, experts / ep), topk / experts, tp * ep])))
-
-    gap = np.abs(traits(wanted) - traits(have))
+    gap = np.abs(_traits(wanted) - _traits(have))
     return float(gap @ np.array([0.7, 1.0, 0.7, 1.0, 0.2])) + 1e-3
+
+
+@lru_cache(maxsize=4096)
+def _traits(layer: Shape) -> Floats:
+    hidden, inter, topk, experts, tp, ep = (float(size) for size in layer)
+    return np.asarray(np.log(np.array([hidden, inter / tp, max(1.0, experts / ep), topk / experts, tp * ep])))
 
 
 @lru_cache(maxsize=128)

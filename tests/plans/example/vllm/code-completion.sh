@@ -2,7 +2,7 @@
 # code-completion: 3 replicas, each on 1 x h100_sxm
 # fleetplan.io/fleet-digest: 866f708919d69e524a779ed99c2c2e2fdb0d1b3c0e5944a99b2caf80d4070871
 # fleetplan.io/image: vllm/vllm-openai:v0.32.0
-# fleetplan.io/plan-digest: e2243d5fa9e5e36e45a1d2c430fba0172242e732ee761773e89db5c5d53db5fc
+# fleetplan.io/plan-digest: 4f4d9f16ee00880f2b4b88458b1f66420876af5c097e341f17d40c686555a6cb
 # fleetplan.io/vllm-version: 0.32.0
 exec vllm serve \
   Qwen/Qwen3-Coder-30B-A3B-Instruct-FP8 \
