@@ -23,10 +23,10 @@ from planner.strategies import Configuration
 from probes import served, standin
 from probes.vllm import VllmRunner, typical
 
-#: The closed loops that tell a step's overhead from a sequence's: (concurrency, prompt); each is run `_ROUNDS` times.
-_LOOPS = ((1, 64), (1, 384), (4, 64), (12, 64))
+#: The closed loops that tell a step's overhead from a sequence's: (concurrency, prompt, output); each is run `_ROUNDS`
+#: times. Of many requests at once two lengths, since they never come in at once (`planner.fit.served`).
+_LOOPS = ((1, 64, 16), (1, 384, 16), (12, 64, 8), (12, 64, 24))
 _ROUNDS = 3
-_OUTPUT = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,27 +129,23 @@ def served_runs(url: str, config: standin.Config) -> list[ServedRun]:
     for concurrency in (1, 8):
         warm = [served.Sent(arrival_s=0.0, prompt=64, output=8)] * concurrency
         served.send(url, warm, concurrency=concurrency, vocabulary=vocabulary)
-    return [
-        _median(served.send(url, _loop(concurrency, prompt), concurrency=concurrency, vocabulary=vocabulary),
-                concurrency, prompt)
-        for _ in range(_ROUNDS)
-        for concurrency, prompt in _LOOPS
-    ]  # fmt: skip
+    found = []
+    for concurrency, prompt, output in _LOOPS * _ROUNDS:
+        loop = [served.Sent(arrival_s=0.0, prompt=prompt, output=output)] * max(4, 2 * concurrency)
+        rows = served.send(url, loop, concurrency=concurrency, vocabulary=vocabulary)
+        found.append(_median(rows, concurrency=concurrency, prompt=prompt, output=output))
+    return found
 
 
-def _loop(concurrency: int, prompt: int) -> list[served.Sent]:
-    return [served.Sent(arrival_s=0.0, prompt=prompt, output=_OUTPUT)] * max(4, 2 * concurrency)
-
-
-def _median(rows: pl.DataFrame, concurrency: int, prompt: int) -> ServedRun:
+def _median(rows: pl.DataFrame, *, concurrency: int, prompt: int, output: int) -> ServedRun:
     """A loop's first token and whole answer: medians, or the soonest of requests that met no other."""
     answered = rows.filter(pl.col("error").is_null())
     if answered.is_empty():
         raise FleetplanError(f"no request of the served run was answered: {rows['error'][0]}")
     latency = pl.col("ttft_s", "e2e_s")
     ttft, e2e = answered.select(latency.min() if concurrency == 1 else latency.median()).row(0)
-    tpot = (e2e - ttft) / (_OUTPUT - 1)
-    return ServedRun(concurrency=concurrency, prompt=prompt, output=_OUTPUT, ttft_s=float(ttft), tpot_s=float(tpot))
+    tpot = (e2e - ttft) / (output - 1)
+    return ServedRun(concurrency=concurrency, prompt=prompt, output=output, ttft_s=float(ttft), tpot_s=float(tpot))
 
 
 def _at_depth(fingerprint: Fingerprint, counts: Mapping[str, int]) -> Fingerprint:

@@ -45,9 +45,10 @@ def until(ask: Callable[[], Any], *, seconds: float = 120.0, every: float = 0.5,
     """What `ask` answers as soon as that is true."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        found = ask()
-        if found:
-            return found
+        with suppress(httpx.TimeoutException):  # a busy server answers late: this wait has an end of its own
+            found = ask()
+            if found:
+                return found
         time.sleep(every)
     msg = f"waited {seconds:.0f} s in vain {what}"
     raise AssertionError(msg)

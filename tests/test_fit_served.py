@@ -43,6 +43,18 @@ def test_tokens_that_came_all_at_once_change_nothing(disturbed):
 
 
 @settings(max_examples=30)
+@given(late=st.floats(0, 0.5), sequence=st.floats(0, 1e-3))
+def test_requests_that_come_in_one_by_one_cancel(late, sequence):
+    """A loop of two lengths of answers, both as late as their prompts came in: that is no overhead of a step."""
+    alone = _run(1, step=2e-3, sequence=sequence, request=1e-2)
+    many = [_run(8, step=2e-3, sequence=sequence, request=1e-2, output=output) for output in (8, 24)]
+    held_up = [replace(run, ttft_s=run.ttft_s + late / 3, tpot_s=run.tpot_s + late / (run.output - 1)) for run in many]
+    found = overheads(ENGINE, [alone, *held_up])
+    assert found["sequence"] == pytest.approx(sequence, abs=1e-5)
+    assert found["step"] == pytest.approx(2e-3, abs=1e-4)
+
+
+@settings(max_examples=30)
 @given(tpots=st.lists(st.floats(1e-4, 0.1), min_size=1, max_size=4))
 def test_noise_never_makes_an_overhead_negative(tpots):
     """Whatever the runs say, no overhead is below zero."""

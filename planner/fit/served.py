@@ -8,9 +8,14 @@ steps of c sequences. Its first token and the whole answer take
 
 with extra(c) = step_s + c · sequence_s. The differences between the served run and the engine's own steps are the
 overheads: an HTTP front end, a hand-over between processes, a detokenizer. Whole answers are compared, since a client
-that was held up sees the first token late and the others all at once. Loops that were run several times count once, by
-their soonest first token and their soonest whole answer: what else a machine does only adds. Two concurrencies are
-enough; more are met by least squares, as are several prompts.
+that was held up sees the first token late and the others all at once. Requests of a loop never come in quite at once,
+though, and their prompts take more steps than one; so loops that differ in n alone are compared with each other,
+
+    (e2e(c, n') - e2e(c, n)) / (n' - n) = step_time(c) + extra(c),
+
+where whatever happened before the last prompt was in cancels. Loops that were run several times count once, by their
+soonest first token and their soonest whole answer: what else a machine does only adds. Two concurrencies are enough;
+more are met by least squares, as are several prompts.
 """
 
 from __future__ import annotations
@@ -50,8 +55,11 @@ def overheads(predictor: Predictor, runs: Sequence[ServedRun]) -> dict[str, floa
     first = np.array([run.ttft_s - _prefill(predictor, run) for run in alone])
     extra = np.array([run.tpot_s - _decode(predictor, run) for run in alone])
     request = max(0.0, float(np.median(first - np.maximum(0.0, extra))))
-    excess = np.array([_per_step(predictor, run, request) for run in loops])
-    step, sequence = _two(np.array([float(run.concurrency) for run in loops]), excess)
+    each: dict[tuple[int, int], list[ServedRun]] = {}
+    for run in loops:
+        each.setdefault((run.concurrency, run.prompt), []).append(run)
+    excess = np.array([_per_step(predictor, runs, request) for runs in each.values()])
+    step, sequence = _two(np.array([float(concurrency) for concurrency, _ in each]), excess)
     return {"step": step, "sequence": sequence, "request": request}
 
 
@@ -73,10 +81,19 @@ def _answered(run: ServedRun) -> float:
     return run.ttft_s + run.tpot_s * (run.output - 1)
 
 
-def _per_step(predictor: Predictor, run: ServedRun, request_s: float) -> float:
-    """What every step of a loop took beyond the engine's own time."""
-    steps = _prefill(predictor, run) + (run.output - 1) * _decode(predictor, run)
-    return (_answered(run) - request_s - steps) / run.output
+def _per_step(predictor: Predictor, runs: Sequence[ServedRun], request_s: float) -> float:
+    """What every step of a loop took beyond the engine's own time: by two lengths of its answers, or by one."""
+    short, long = runs[0], runs[-1]  # by output
+    if long.output > short.output:
+        between = (_answered(long) - _answered(short)) / (long.output - short.output)
+        return between - float(step_time(predictor, decodes=long.concurrency, context=_middle(short, long)))
+    steps = _prefill(predictor, long) + (long.output - 1) * _decode(predictor, long)
+    return (_answered(long) - request_s - steps) / long.output
+
+
+def _middle(short: ServedRun, long: ServedRun) -> float:
+    """Mean context of the steps that the longer answers have more."""
+    return long.prompt + (short.output + long.output) / 2
 
 
 def _decode(predictor: Predictor, run: ServedRun) -> float:
