@@ -91,7 +91,8 @@ def measure(name: str, engine: Engine, probed: Probed, options: argparse.Namespa
         with served.server(options.python, model, argv, environment=SETTINGS.environment) as url:
             for concurrency in (1, 8):
                 served.send(url, chosen[0].sent[:8], concurrency=concurrency, vocabulary=VOCABULARY)
-            return [row(name, case, repeated(partial(_sent, url, case), options), probed) for case in chosen]
+            runs = rounds(chosen, partial(_sent, url), options)
+    return [row(name, case, each, probed) for case, each in zip(chosen, runs, strict=True)]
 
 
 def _sent(url: str, case: Case, seed: int) -> pl.DataFrame:
@@ -107,13 +108,16 @@ class Run:
     pace_s: float
 
 
-def repeated(once: Callable[[int], pl.DataFrame], options: argparse.Namespace) -> list[Run]:
-    """Run a load several times."""
-    runs = []
-    for repeat in range(options.repeats):
-        others, pace = quiet.wait(options.patience), quiet.pace_s()
-        rows = once(repeat)
-        runs.append(Run(rows=rows, others=(others + quiet.others()) / 2, pace_s=(pace + quiet.pace_s()) / 2))
+def rounds(
+    chosen: Sequence[Case], once: Callable[[Case, int], pl.DataFrame], options: argparse.Namespace
+) -> list[list[Run]]:
+    """Run every load once in each of several rounds: what a machine does for minutes then meets all of them alike."""
+    runs: list[list[Run]] = [[] for _ in chosen]
+    for number in range(options.repeats):
+        for case, before in zip(chosen, runs, strict=True):
+            others, pace = quiet.wait(options.patience), quiet.pace_s()
+            rows = once(case, number)
+            before.append(Run(rows=rows, others=(others + quiet.others()) / 2, pace_s=(pace + quiet.pace_s()) / 2))
     return runs
 
 

@@ -12,6 +12,7 @@ import json
 import tempfile
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,14 +52,13 @@ def measure(name: str, engine: Engine, probed: loads.Probed, options: argparse.N
 
         urls = (serve("kv_producer", "0"), serve("kv_consumer", "1"))
         for seed in (98, 99):
-            _send(urls, chosen[0].sent[:4], seed)
-        return [
-            loads.row(name, case, loads.repeated(partial(_send, urls, case.sent), options), probed) for case in chosen
-        ]
+            _send(urls, replace(chosen[0], sent=chosen[0].sent[:4]), seed)
+        runs = loads.rounds(chosen, partial(_send, urls), options)
+    return [loads.row(name, case, each, probed) for case, each in zip(chosen, runs, strict=True)]
 
 
-def _send(urls: tuple[str, str], sent: list[served.Sent], seed: int) -> pl.DataFrame:
-    return served.send(urls[1], sent, seed=seed, vocabulary=loads.VOCABULARY, producer=urls[0])
+def _send(urls: tuple[str, str], case: loads.Case, seed: int) -> pl.DataFrame:
+    return served.send(urls[1], case.sent, seed=seed, vocabulary=loads.VOCABULARY, producer=urls[0])
 
 
 def _connector(role: str, shared: Path) -> str:

@@ -19,10 +19,10 @@ _HEAD = """# A real vLLM on a CPU: predicted beside measured
 
 `python -m benchmarks cpu_vllm --write` wrote this file. Each small model is probed on stand-ins of one and of five
 blocks with random weights (engine steps on the process's own clock, then a short served run of the deeper stand-in),
-the simulator predicts every load from that alone, then the full model is served and measured. Each load is run
-several times: the median over the requests of all runs counts, noise is the range of the runs' own medians. The host's
-speed changes by the second and by the hour: pace is how much longer a fixed computation took around the runs than
-around the probe, and the paced error is that of the prediction times the pace.
+the simulator predicts every load from that alone, then the full model is served and measured. All loads are run in
+several rounds: the median over the requests of a load's runs counts, noise is the range of its runs' medians. The
+host's speed changes by the second and by the hour: pace is how much longer a fixed computation took around the runs
+than around the probe, and the paced error is that of the prediction times the pace.
 
 """
 

@@ -11,12 +11,12 @@ from planner.simulate.simulation import Simulation
 
 #: First step of the bracket around the closed form, and the farthest.
 BRACKET, FARTHEST = 0.06, 2.0
-#: A bracket so narrow that a chord through its log-odds errs by little, and log-odds so near to each other that the
-#: requests of a simulation do not tell them apart.
+#: A bracket so narrow that a chord through its log-odds errs by little (0.2 % in the median of the example fleet's 330,
+#: 1 % in nine of ten), and log-odds so near to each other that the requests of a simulation do not tell them apart.
 CLOSE, SAME = 0.065, 0.1
 #: Requests of one simulation: a P99 needs more.
 SIMULATED, SIMULATED_TAIL = 3000, 10_000
-#: Shares this near to 0 or 1 count as this near.
+#: Shares nearer than this to 0 or 1 count as this near; an SLO asks for 0.999 at most.
 SURE = 1e-4
 
 
@@ -44,7 +44,7 @@ def _log_odds(share: float) -> float:
 def highest_within(
     margin: Callable[[float], float], guess: float, bound: float, *, step: float = BRACKET, rate: float | None = None
 ) -> tuple[float, int]:
-    """Highest rate with a margin >= 0: steps of at least `step` from the guess across the root, then halvings.
+    """Highest rate with a margin >= 0: steps of at least `step` from the guess across the root, then cuts near it.
 
     The last bracket is cut by its chord: one that is narrow, or whose ends attain as good as the same. Where a `rate`
     is given, what is returned covers it exactly if its own margin is >= 0, however uneven margins are: nothing on the

@@ -160,7 +160,7 @@ class _Simulations(NamedTuple):
         return self._replace(ends=self.ends.calm()).runner(0.0)
 
     def goodput(self, queue: Queue, serve: Serve, guess: float, *, rate: float, step: float = BRACKET) -> float:
-        """The highest rate at which simulations keep the SLO, which `rate` itself decides for those below and above it.
+        """The highest rate at which simulations keep the SLO; it covers `rate` exactly if the simulation there does.
 
         Without an SLO it is the capacity, which needs no simulation.
         """
